@@ -1,0 +1,77 @@
+"""The FastAPI application every service is made of."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from libs.common import mongo, redis
+from libs.common.http.health import health_router
+from libs.common.http.middleware import BodyLimitMiddleware, RequestContextMiddleware, TrailingSlashMiddleware
+from libs.common.http.problems import add_problem_handlers, responses
+from libs.common.http.rate_limit import RateLimitMiddleware
+from libs.common.platform import Platform
+from libs.common.version import VERSION
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_service_app(platform: Platform, routers: Sequence[APIRouter], lifespan: Lifespan) -> FastAPI:
+    """An app with health, problem+json, request ids, limits and CORS around `routers`.
+
+    `lifespan` is the service's own; the platform is closed after it.
+    """
+
+    @asynccontextmanager
+    async def with_platform(app: FastAPI) -> AsyncIterator[None]:
+        async with platform.open(), lifespan(app):
+            yield
+
+    app = FastAPI(
+        title=f"DevPocket {platform.service}",
+        version=VERSION,
+        lifespan=with_platform,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=responses(422, 429, 503),
+    )
+    app.state.platform = platform
+    add_problem_handlers(app, (*mongo.UNAVAILABLE_ERRORS, *redis.UNAVAILABLE_ERRORS))
+    app.include_router(health_router(platform.health, VERSION))
+    for router in routers:
+        app.include_router(router)
+    _add_middleware(app, platform)
+    return app
+
+
+def _add_middleware(app: FastAPI, platform: Platform) -> None:
+    """The last one added is the outermost."""
+    settings = platform.settings
+    if settings.rate_limit_global:
+        app.add_middleware(
+            RateLimitMiddleware,
+            limiter=platform.limiter,
+            tokens=platform.tokens,
+            limit=settings.rate_limit_global,
+        )
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    if settings.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=[
+                "X-Request-ID",
+                "Link",
+                "RateLimit-Limit",
+                "RateLimit-Remaining",
+                "RateLimit-Reset",
+            ],
+        )
+    app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(TrailingSlashMiddleware)

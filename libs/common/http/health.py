@@ -1,0 +1,91 @@
+"""Health: am I alive, and can I do my work?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from libs.common.clock import utc_now
+
+Probe = Callable[[], Awaitable[None]]
+
+_PROBE_TIMEOUT_S = 2.0
+# Probers come often and from several sides; one look per second is enough for all of them.
+_FRESH_FOR_S = 1.0
+_FIRST_WAIT_S = 0.25
+_LONGEST_WAIT_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class Health:
+    """Knows how to ask every part this service needs. A probe raises when its part does not work."""
+
+    def __init__(self, probes: dict[str, Probe]) -> None:
+        self._probes = probes
+        self._checked_at = float("-inf")
+        self._checks: dict[str, str] = dict.fromkeys(probes, "starting")
+        self._lock = asyncio.Lock()
+        self.started = False
+
+    async def wait_for_all(self) -> None:
+        """Wait, with backoff and a line in the log that says for what, until every part has answered once."""
+        await asyncio.gather(*(self._wait_for(name, probe) for name, probe in self._probes.items()))
+
+    async def checks(self) -> dict[str, str]:
+        """`healthy` or `unhealthy` by part."""
+        async with self._lock:
+            if time.monotonic() - self._checked_at > _FRESH_FOR_S:
+                results = await asyncio.gather(*(self._probe(name) for name in self._probes))
+                self._checks = dict(zip(self._probes, results, strict=True))
+                self._checked_at = time.monotonic()
+            return dict(self._checks)
+
+    async def _probe(self, name: str) -> str:
+        try:
+            await asyncio.wait_for(self._probes[name](), _PROBE_TIMEOUT_S)
+        except Exception as error:
+            log.warning("not healthy", part=name, error=repr(error))
+            return "unhealthy"
+        return "healthy"
+
+    async def _wait_for(self, name: str, probe: Probe) -> None:
+        wait_s = _FIRST_WAIT_S
+        while True:
+            try:
+                await probe()
+            except Exception as error:
+                log.warning("waiting for a part", part=name, retry_in_s=wait_s, error=repr(error))
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+            else:
+                log.info("part is there", part=name)
+                return
+
+
+def health_router(health: Health, version: str) -> APIRouter:
+    """GET /health, /health/ready, /health/live."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/health", summary="Is the API up?")
+    async def get_health() -> dict[str, Any]:
+        return {"status": "healthy", "service": "DevPocket API", "version": version, "timestamp": utc_now()}
+
+    @router.get("/health/live", summary="Is the process alive?")
+    async def get_live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/health/ready", summary="Can it do its work?", responses={503: {"description": "A part is away"}})
+    async def get_ready() -> JSONResponse:
+        checks = await health.checks()
+        ready = health.started and all(state == "healthy" for state in checks.values())
+        status = "ready" if ready else "not ready" if health.started else "starting"
+        return JSONResponse({"status": status, "checks": checks}, 200 if ready else 503)
+
+    return router

@@ -1,0 +1,145 @@
+"""ASGI middleware every service has: request id, trace, access log, body limit, tolerant trailing slash.
+
+Plain ASGI rather than Starlette's BaseHTTPMiddleware, which costs a task and two queues per request.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+import structlog
+from opentelemetry import propagate
+from opentelemetry.trace import SpanKind
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from libs.common.context import Cause, acting
+from libs.common.http.problems import problem_response
+from libs.common.ids import new_id
+from libs.common.telemetry import tracer
+
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,128}$")
+_QUIET_PATHS = ("/health", "/metrics")
+
+log = structlog.get_logger("access")
+
+
+class TrailingSlashMiddleware:
+    """Lets `/environments` and `/environments/` both answer, without a redirect that clients drop the token on."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] in {"http", "websocket"} and len(scope["path"]) > 1 and scope["path"].endswith("/"):
+            scope = {**scope, "path": scope["path"].rstrip("/") or "/"}
+        await self.app(scope, receive, send)
+
+
+class RequestContextMiddleware:
+    """Gives every request an id, a span and a line in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] not in {"http", "websocket"}:
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        offered = headers.get("x-request-id", "")
+        request_id = offered if _REQUEST_ID.match(offered) else new_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] in {
+                "http.response.start",
+                "websocket.accept",
+                "websocket.http.response.start",
+            }:
+                status = message.get("status", 101)
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        name = f"{scope.get('method', 'WS')} {scope['path']}"
+        with (
+            acting(Cause(correlation_id=request_id)),
+            structlog.contextvars.bound_contextvars(request_id=request_id),
+            tracer().start_as_current_span(name, context=propagate.extract(headers), kind=SpanKind.SERVER),
+        ):
+            try:
+                await self.app(scope, receive, send_with_id)
+            finally:
+                if not scope["path"].startswith(_QUIET_PATHS):
+                    _log_access(scope, status, started)
+
+
+def _log_access(scope: Scope, status: int, started: float) -> None:
+    client = scope.get("client")
+    log.info(
+        "request",
+        method=scope.get("method", "WS"),
+        path=scope["path"],
+        status=status,
+        duration_ms=round((time.perf_counter() - started) * 1000, 2),
+        client=client[0] if client else None,
+    )
+
+
+class BodyLimitMiddleware:
+    """Answers 413 to a body of more than `max_bytes`, also when its length was not announced."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self.app = app
+        self.max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdigit() and int(announced) > self.max_bytes:
+            await self._refuse(scope, receive, send)
+            return
+        await self._count(scope, receive, send)
+
+    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
+        seen = 0
+        answered = False
+
+        async def counting_receive() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.max_bytes:
+                raise _BodyTooLargeError
+            return message
+
+        async def noting_send(message: Message) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self.app(scope, counting_receive, noting_send)
+        except _BodyTooLargeError:
+            if not answered:
+                await self._refuse(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state: dict[str, Any] = scope.get("state", {})
+        detail = f"The body is larger than the {self.max_bytes} bytes allowed"
+        response = problem_response(413, "body_too_large", detail, request_id=state.get("request_id"))
+        await response(scope, receive, send)
+
+
+class _BodyTooLargeError(Exception):
+    """Unwinds the application once the limit is passed."""

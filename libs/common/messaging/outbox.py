@@ -1,0 +1,181 @@
+"""The outbox: events ride in the document whose change they describe, and a relay takes them to the stream.
+
+A repository puts `pending(events)` into the same single-document write as the state (`$push … $each`), then pokes the
+relay. The relay publishes in order, waits for each ack, and pulls what is stored. What a crash leaves behind is found
+by a sweep, of this or of any other replica: publishing twice is harmless, because the stream drops a repeated
+`Nats-Msg-Id` within its duplicate window and handlers are idempotent beyond it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+import structlog
+
+from libs.common.contracts.events import Event
+from libs.common.messaging.broker import Bus
+from libs.common.messaging.streams import EVENTS_STREAM
+from libs.common.mongo import Collection
+from libs.common.telemetry import trace_headers
+
+PENDING = "pending_events"
+_SWEEP_INTERVAL_S = 2.0
+_SWEEP_BATCH = 200
+_WORKERS = 8
+
+log = structlog.get_logger(__name__)
+
+
+def pending(events: Iterable[Event]) -> list[dict[str, Any]]:
+    """What goes into the document's `pending_events`: subject, headers (with trace context) and the envelope."""
+    headers = trace_headers()
+    return [
+        {
+            "id": event.id,
+            "subject": event.nats_subject,
+            "headers": {**headers, "Nats-Msg-Id": event.id},
+            "event": event.model_dump(mode="json", exclude_none=True),
+        }
+        for event in events
+    ]
+
+
+class Publisher(Protocol):
+    """Stores one message in the event stream."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether publishing can work right now."""
+        ...
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Returns once the stream has it. Raises any Exception otherwise."""
+        ...
+
+
+class StreamPublisher:
+    """Publishes through the service's bus; `stream=` makes a subject that no stream captures an error."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    @property
+    def connected(self) -> bool:
+        """Whether publishing can work right now."""
+        return self._bus.connected
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Wait for the stream's ack."""
+        await self._bus.jetstream.publish(subject, payload, stream=EVENTS_STREAM, headers=dict(headers))
+
+
+class OutboxRelay:
+    """Takes pending events of some collections to the stream, in order per document."""
+
+    def __init__(self, publisher: Publisher, *, sweep_interval_s: float = _SWEEP_INTERVAL_S) -> None:
+        self._publisher = publisher
+        self._sweep_interval_s = sweep_interval_s
+        self._collections: list[Collection] = []
+        self._poked: asyncio.Queue[tuple[Collection, Any]] = asyncio.Queue()
+        self._locks: WeakValueDictionary[tuple[str, Any], asyncio.Lock] = WeakValueDictionary()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def attach(self, collection: Collection) -> Outbox:
+        """Relay this collection's events too."""
+        self._collections.append(collection)
+        return Outbox(self, collection)
+
+    async def start(self) -> None:
+        """Make the index that the sweep needs, then run workers and sweep."""
+        for collection in self._collections:
+            await collection.create_index([(f"{PENDING}.id", 1)], sparse=True, name="outbox")
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(_WORKERS)]
+        self._tasks.append(asyncio.create_task(self._sweep_forever()))
+
+    async def stop(self) -> None:
+        """Stop; what is pending stays in the documents."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    def poke(self, collection: Collection, key: Any) -> None:
+        """Look at this document soon. While NATS is away the sweep will find it instead."""
+        if self._publisher.connected:
+            self._poked.put_nowait((collection, key))
+
+    async def flush(self, collection: Collection, key: Any) -> bool:
+        """Publish this document's events now. False when some could not be published; the sweep will."""
+        lock_key = (collection.name, key)
+        lock = self._locks.get(lock_key)
+        if lock is None:
+            lock = self._locks[lock_key] = asyncio.Lock()
+        async with lock:
+            document = await collection.find_one({"_id": key}, {PENDING: 1})
+            entries = (document or {}).get(PENDING) or []
+            stored = await self._publish(entries)
+            if stored:
+                await collection.update_one({"_id": key}, {"$pull": {PENDING: {"id": {"$in": stored}}}})
+            return len(stored) == len(entries)
+
+    async def _publish(self, entries: list[dict[str, Any]]) -> list[str]:
+        stored: list[str] = []
+        for entry in entries:
+            payload = json.dumps(entry["event"], separators=(",", ":")).encode()
+            try:
+                await self._publisher.publish(entry["subject"], payload, entry["headers"])
+            except Exception as error:
+                # The order within a document must hold, so the rest waits with it.
+                log.warning("event not published yet", subject=entry["subject"], error=repr(error))
+                break
+            stored.append(entry["id"])
+        return stored
+
+    async def _work(self) -> None:
+        while True:
+            collection, key = await self._poked.get()
+            try:
+                await self.flush(collection, key)
+            except Exception as error:
+                log.warning("outbox relay failed, the sweep will retry", error=repr(error))
+
+    async def _sweep_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._sweep_interval_s)
+            if not self._publisher.connected:
+                continue
+            try:
+                await self.sweep()
+            except Exception as error:
+                log.warning("outbox sweep failed, will be retried", error=repr(error))
+
+    async def sweep(self) -> int:
+        """Publish leftovers of all collections; returns how many documents had some."""
+        found = 0
+        for collection in self._collections:
+            cursor = collection.find({f"{PENDING}.id": {"$exists": True}}, {"_id": 1}).limit(_SWEEP_BATCH)
+            for document in await cursor.to_list(_SWEEP_BATCH):
+                found += 1
+                if not await self.flush(collection, document["_id"]):
+                    return found
+        return found
+
+
+class Outbox:
+    """The relay as one repository sees it."""
+
+    def __init__(self, relay: OutboxRelay, collection: Collection) -> None:
+        self._relay = relay
+        self._collection = collection
+
+    def poke(self, key: Any) -> None:
+        """The document `key` has new pending events."""
+        self._relay.poke(self._collection, key)
+
+    async def flush(self, key: Any) -> bool:
+        """Publish the document's events before going on; False when NATS is away."""
+        return await self._relay.flush(self._collection, key)

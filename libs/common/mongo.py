@@ -1,0 +1,61 @@
+"""MongoDB, behind one seam.
+
+Motor is in its last year of support, so everything outside this file is typed against PyMongo's own async client,
+whose collection methods Motor shares as far as the repositories use them (`aggregate` and `watch` differ: avoid them).
+Swapping the driver means changing `connect` and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError
+
+from libs.common.settings import CommonSettings
+
+Document = dict[str, Any]
+Collection = AsyncCollection[Document]
+Database = AsyncDatabase[Document]
+Client = AsyncMongoClient[Document]
+
+UNAVAILABLE_ERRORS = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError)
+
+# A primary election takes up to 12 s by default; a phone should get its 503 sooner and ask again.
+_SERVER_SELECTION_TIMEOUT_MS = 3_000
+_SOCKET_TIMEOUT_MS = 20_000
+
+
+def connect(settings: CommonSettings) -> Client:
+    """A client; connections are made at first use."""
+    client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
+        settings.mongodb_url.get_secret_value(),
+        tz_aware=True,
+        serverSelectionTimeoutMS=_SERVER_SELECTION_TIMEOUT_MS,
+        connectTimeoutMS=_SERVER_SELECTION_TIMEOUT_MS,
+        socketTimeoutMS=_SOCKET_TIMEOUT_MS,
+        retryWrites=True,
+        appname="devpocket",
+    )
+    return cast("Client", client)
+
+
+def database(client: Client, settings: CommonSettings, service: str) -> Database:
+    """The database that `service` owns."""
+    return client[f"{settings.database_name}_{service}"]
+
+
+async def ping(client: Client) -> None:
+    """Raises one of UNAVAILABLE_ERRORS, or OperationFailure when the credentials are wrong."""
+    await client.admin.command("ping")
+
+
+async def close(client: Client) -> None:
+    """Close all connections."""
+    # Motor's close is synchronous, PyMongo's is a coroutine.
+    closing: object = client.close()
+    if hasattr(closing, "__await__"):
+        await closing

@@ -1,0 +1,118 @@
+"""What all four services stand on, put together once: database, bus, outbox, cache, tokens, limits, health.
+
+A service starts to answer at once and connects in the background: a phone gets a 503 that says so, and the operator a
+log line that says what is missing, instead of a crash loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from libs.common import mongo, redis
+from libs.common.http.health import Health
+from libs.common.http.rate_limit import RateLimiter
+from libs.common.messaging.broker import Bus
+from libs.common.messaging.outbox import OutboxRelay, StreamPublisher
+from libs.common.security import revocation
+from libs.common.security.keys import JwksClient, KeySource
+from libs.common.security.revocation import Revocations
+from libs.common.security.tokens import TokenVerifier
+from libs.common.settings import CommonSettings
+from libs.common.telemetry import configure_telemetry
+
+log = structlog.get_logger(__name__)
+
+Step = Callable[[], Awaitable[None]]
+
+
+class Platform:
+    """One service's connections. `keys` is given by auth, which has its own; the others fetch auth's."""
+
+    def __init__(self, settings: CommonSettings, service: str, *, keys: KeySource | None = None) -> None:
+        configure_telemetry(service, settings)
+        self.settings = settings
+        self.service = service
+        self.mongo = mongo.connect(settings)
+        self.database = mongo.database(self.mongo, settings, service)
+        self.redis = redis.connect(settings)
+        self.bus = Bus(settings, service)
+        self.outbox = OutboxRelay(StreamPublisher(self.bus))
+        self._jwks = JwksClient(settings.jwks_url) if keys is None else None
+        self.revocations = Revocations(self.redis, token_life_s=settings.access_token_expire_minutes * 60)
+        source = keys or self._jwks
+        assert source is not None
+        self.tokens = TokenVerifier(
+            source, self.revocations, issuer=settings.jwt_issuer, audience=settings.jwt_audience
+        )
+        self.limiter = RateLimiter(settings)
+        self.health = Health(
+            {
+                "database": lambda: mongo.ping(self.mongo),
+                "messaging": self.bus.probe,
+                "cache": self._ping_redis,
+            }
+        )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Everything is closed at the end, whatever was opened."""
+        try:
+            yield
+        finally:
+            await self.bus.stop()
+            await self.outbox.stop()
+            await self.revocations.stop()
+            if self._jwks is not None:
+                await self._jwks.close()
+            await self.redis.aclose()
+            await mongo.close(self.mongo)
+
+    @asynccontextmanager
+    async def starting(self, prepare: Step, run: Step | None = None) -> AsyncIterator[None]:
+        """Connect in the background: wait for all parts, `prepare` (indexes, seeds), subscribe, then `run`.
+
+        A step that fails is logged and the whole start is tried again; `/health/ready` says 503 meanwhile.
+        """
+        task = asyncio.create_task(self._start(prepare, run))
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _start(self, prepare: Step, run: Step | None) -> None:
+        steps: list[Step] = [prepare, self.outbox.start, self.revocations.load, self.revocations.start]
+        steps += [self.bus.start, self._hear_revocations]
+        if run is not None:
+            steps.append(run)
+        await self.health.wait_for_all()
+        for step in steps:
+            await _until_it_works(step)
+        self.health.started = True
+        log.info("service is ready")
+
+    async def _hear_revocations(self) -> None:
+        async def on_message(message: object) -> None:
+            self.revocations.on_message(message.data)  # type: ignore[attr-defined]
+
+        await self.bus.client.subscribe(revocation.SUBJECT, cb=on_message)
+
+    async def _ping_redis(self) -> None:
+        await self.redis.ping()
+
+
+async def _until_it_works(step: Step) -> None:
+    wait_s = 0.5
+    while True:
+        try:
+            await step()
+        except Exception as error:
+            log.exception("start-up step failed, will be retried", retry_in_s=wait_s, error=repr(error))
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 5.0)
+        else:
+            return

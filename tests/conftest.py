@@ -1,0 +1,64 @@
+"""Fixtures for all tests. Servers are started once per run and only when a test asks for them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import nats
+import pytest
+from nats.js.errors import NotFoundError
+from redis.asyncio import Redis
+
+from libs.common.ids import new_id
+from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
+from libs.common.settings import CommonSettings
+from tests.support.servers import Servers, servers
+
+SettingsT = TypeVar("SettingsT", bound=CommonSettings)
+
+
+@pytest.fixture(scope="session")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """NATS, Redis and MongoDB for the whole run."""
+    with servers(tmp_path_factory.mktemp("servers")) as running:
+        yield running
+
+
+@pytest.fixture
+async def clean_backend(backend: Servers) -> Servers:
+    """The servers with empty streams and an empty Redis; databases get a new name by `make_settings`."""
+    client = await nats.connect(backend.nats_url)
+    js = client.jetstream()
+    for stream in (EVENTS_STREAM, DEAD_LETTER_STREAM):
+        with contextlib.suppress(NotFoundError):
+            await js.delete_stream(stream)
+    await client.close()
+    redis = Redis.from_url(backend.redis_url)
+    await redis.flushdb()
+    await redis.aclose()
+    return backend
+
+
+@pytest.fixture
+def make_settings(backend: Servers) -> Callable[..., Any]:
+    """`make_settings(SettingsClass, **changes)`: settings on the test servers with a database of their own."""
+    database_name = f"test_{new_id()[-12:]}"
+
+    def make(kind: type[SettingsT], **changes: Any) -> SettingsT:
+        values: dict[str, Any] = {
+            "_env_file": None,
+            "mongodb_url": backend.mongodb_url,
+            "redis_url": backend.redis_url,
+            "nats_url": backend.nats_url,
+            "database_name": database_name,
+            "secret_key": "test-secret-key-0123456789-0123456789",
+            "rate_limit_global": "",
+            "rate_limit_auth": "",
+            "log_level": "WARNING",
+            **changes,
+        }
+        return kind(**values)
+
+    return make

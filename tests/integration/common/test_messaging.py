@@ -1,0 +1,191 @@
+"""Outbox, durable consumers, retries and dead letters on a real NATS and a real document store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from nats.aio.msg import Msg
+
+from libs.common import mongo
+from libs.common.clock import utc_now
+from libs.common.context import Cause
+from libs.common.contracts.events import Event, UserLocked
+from libs.common.errors import PermanentError, TemporaryError
+from libs.common.ids import new_id
+from libs.common.messaging.broker import Bus
+from libs.common.messaging.outbox import PENDING, OutboxRelay, StreamPublisher, pending
+from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
+from libs.common.settings import CommonSettings
+from tests.support.servers import Servers
+
+MakeSettings = Callable[..., Any]
+
+
+def an_event(user_id: str | None = None) -> Event:
+    user_id = user_id or new_id()
+    data = UserLocked(user_id=user_id, locked_until=utc_now())
+    return Event.new(data, subject=user_id, source="auth", cause=Cause())
+
+
+@pytest.fixture
+async def settings(clean_backend: Servers, make_settings: MakeSettings) -> CommonSettings:
+    settings: CommonSettings = make_settings(CommonSettings)
+    return settings
+
+
+@asynccontextmanager
+async def running_bus(
+    settings: CommonSettings, service: str = "envs", handler: Callable[[Event], Any] | None = None
+) -> AsyncIterator[Bus]:
+    bus = Bus(settings, service)
+    if handler is not None:
+
+        async def handle(event: Event) -> None:
+            await handler(event)
+
+        bus.durable("users", "devpocket.user.*.*")(handle)
+    await bus.probe()
+    await bus.start()
+    try:
+        yield bus
+    finally:
+        await bus.stop()
+
+
+async def publish(bus: Bus, event: Event) -> None:
+    await bus.jetstream.publish(event.nats_subject, event.model_dump_json().encode(), stream=EVENTS_STREAM)
+
+
+async def dead_letters(bus: Bus, count: int) -> list[Msg]:
+    subscription = await bus.jetstream.pull_subscribe("dlq.>", stream=DEAD_LETTER_STREAM)
+    found: list[Msg] = []
+    while len(found) < count:
+        found += await subscription.fetch(count - len(found), timeout=10)
+    return found
+
+
+class TestOutbox:
+    async def test_events_reach_the_stream_in_order_and_leave_the_document(self, settings: CommonSettings) -> None:
+        client = mongo.connect(settings)
+        collection = mongo.database(client, settings, "auth")["users"]
+        async with running_bus(settings) as bus:
+            relay = OutboxRelay(StreamPublisher(bus))
+            outbox = relay.attach(collection)
+            user_id = new_id()
+            events = [an_event(user_id) for _ in range(5)]
+            await collection.insert_one({"_id": user_id, PENDING: pending(events)})
+            assert await outbox.flush(user_id)
+            stored = [await bus.jetstream.get_msg(EVENTS_STREAM, seq) for seq in range(1, 6)]
+            assert [Event.model_validate_json(message.data or b"").id for message in stored] == [e.id for e in events]
+            document = await collection.find_one({"_id": user_id})
+            assert document is not None
+            assert document[PENDING] == []
+        await mongo.close(client)
+
+    async def test_a_sweep_publishes_what_a_dead_replica_left_and_a_repeat_is_dropped(
+        self, settings: CommonSettings
+    ) -> None:
+        client = mongo.connect(settings)
+        collection = mongo.database(client, settings, "auth")["users"]
+        async with running_bus(settings) as bus:
+            relay = OutboxRelay(StreamPublisher(bus), sweep_interval_s=0.05)
+            relay.attach(collection)
+            event = an_event()
+            await collection.insert_one({"_id": "u", PENDING: pending([event])})
+            assert await relay.sweep() == 1
+            # A crash between publish and pull leaves the entry behind.
+            await collection.update_one({"_id": "u"}, {"$set": {PENDING: pending([event])}})
+            assert await relay.sweep() == 1
+            assert (await bus.jetstream.stream_info(EVENTS_STREAM)).state.messages == 1
+            assert await relay.sweep() == 0
+        await mongo.close(client)
+
+
+class TestDelivery:
+    async def test_an_event_is_handled_once_with_its_cause(self, settings: CommonSettings) -> None:
+        handled: asyncio.Queue[Event] = asyncio.Queue()
+        async with running_bus(settings, handler=handled.put) as bus:
+            event = an_event()
+            await publish(bus, event)
+            assert (await asyncio.wait_for(handled.get(), 10)).id == event.id
+
+    async def test_a_temporary_error_is_retried_after_its_delay(self, settings: CommonSettings) -> None:
+        times: list[float] = []
+        done = asyncio.Event()
+
+        async def handler(_: Event) -> None:
+            times.append(asyncio.get_running_loop().time())
+            if len(times) < 3:
+                raise TemporaryError("not yet", delay_s=0.2)
+            done.set()
+
+        async with running_bus(settings, handler=handler) as bus:
+            await publish(bus, an_event())
+            await asyncio.wait_for(done.wait(), 20)
+        assert times[1] - times[0] >= 0.19
+        assert times[2] - times[1] >= 0.19
+
+    @pytest.mark.parametrize(
+        ("payload", "error_type"),
+        [
+            (b"\xff\xfe not json", "UnicodeDecodeError"),
+            (b"{not json", "JSONDecodeError"),
+            (b'["a list"]', "PermanentError"),
+            (b'{"specversion":"1.0","id":"x"}', "ValidationError"),
+            (b"x" * 1_000_000, "JSONDecodeError"),
+        ],
+        ids=["bytes", "broken", "list", "fields", "megabyte"],
+    )
+    async def test_garbage_goes_to_the_dead_letters_and_blocks_nothing(
+        self, settings: CommonSettings, payload: bytes, error_type: str
+    ) -> None:
+        handled: asyncio.Queue[Event] = asyncio.Queue()
+        async with AsyncExitStack() as stack:
+            bus = await stack.enter_async_context(running_bus(settings, handler=handled.put))
+            await bus.jetstream.publish("devpocket.user.x.locked", payload, stream=EVENTS_STREAM)
+            good = an_event()
+            await publish(bus, good)
+            assert (await asyncio.wait_for(handled.get(), 10)).id == good.id
+            (dead,) = await dead_letters(bus, 1)
+            assert dead.subject == "dlq.envs.devpocket.user.x.locked"
+            assert dead.headers is not None
+            assert dead.headers["Devpocket-Error-Type"] == error_type
+            assert dead.headers["Devpocket-Original-Sequence"] == "1"
+            assert dead.headers["Devpocket-Consumer"] == "envs-users"
+
+    async def test_a_permanent_error_is_dead_at_the_first_try(self, settings: CommonSettings) -> None:
+        tries = 0
+
+        async def handler(_: Event) -> None:
+            nonlocal tries
+            tries += 1
+            raise PermanentError("never")
+
+        async with running_bus(settings, handler=handler) as bus:
+            event = an_event()
+            await publish(bus, event)
+            (dead,) = await dead_letters(bus, 1)
+            assert dead.headers is not None
+            assert dead.headers["Devpocket-Deliveries"] == "1"
+            assert Event.model_validate_json(dead.data).id == event.id
+        assert tries == 1
+
+    async def test_two_replicas_share_one_consumer(self, settings: CommonSettings) -> None:
+        handled: list[str] = []
+        enough = asyncio.Event()
+
+        async def handler(event: Event) -> None:
+            handled.append(event.id)
+            if len(handled) == 100:
+                enough.set()
+
+        async with running_bus(settings, handler=handler) as one, running_bus(settings, handler=handler):
+            events = [an_event() for _ in range(100)]
+            for event in events:
+                await publish(one, event)
+            await asyncio.wait_for(enough.wait(), 20)
+        assert sorted(handled) == sorted(event.id for event in events)
