@@ -92,7 +92,7 @@ class Platform:
         await self.health.wait_for_all()
         for step in steps:
             await _until_it_works(step)
-        self.health.started = True
+        self.health.mark_started()
         log.info("service is ready")
 
     async def _hear_revocations(self) -> None:

@@ -16,12 +16,7 @@ _READY_TIMEOUT_S = 30.0
 async def running_app(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """The app with its lifespan, ready; the client speaks to it without a socket."""
     async with app.router.lifespan_context(app):
-        await asyncio.wait_for(_ready(app), _READY_TIMEOUT_S)
+        await asyncio.wait_for(app.state.platform.health.wait_started(), _READY_TIMEOUT_S)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield client
-
-
-async def _ready(app: FastAPI) -> None:
-    while not app.state.platform.health.started:
-        await asyncio.sleep(0.01)

@@ -1,8 +1,8 @@
 """Every event on the bus: a CloudEvents 1.0 envelope and one data model per type.
 
 Envelope: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md (JSON format). `correlationid`,
-`causationid` and `actor` are extension attributes. The NATS subject follows from type and subject: `devpocket.env.created.v1` about
-environment X travels on `devpocket.env.X.created`.
+`causationid` and `actor` are extension attributes. The NATS subject follows from type and subject:
+`devpocket.env.created.v1` about environment X travels on `devpocket.env.X.created`.
 """
 
 from __future__ import annotations

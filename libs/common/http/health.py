@@ -32,7 +32,20 @@ class Health:
         self._checked_at = float("-inf")
         self._checks: dict[str, str] = dict.fromkeys(probes, "starting")
         self._lock = asyncio.Lock()
-        self.started = False
+        self._started = asyncio.Event()
+
+    @property
+    def started(self) -> bool:
+        """Whether the service has finished its start-up."""
+        return self._started.is_set()
+
+    def mark_started(self) -> None:
+        """The start-up is finished."""
+        self._started.set()
+
+    async def wait_started(self) -> None:
+        """Until the start-up is finished."""
+        await self._started.wait()
 
     async def wait_for_all(self) -> None:
         """Wait, with backoff and a line in the log that says for what, until every part has answered once."""

@@ -1,0 +1,26 @@
+"""Samples that travel on core NATS, never in the event stream: losing one costs a point on a chart."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict
+
+USAGE_SUBJECTS = "telemetry.env.*.usage"
+
+
+def usage_subject(environment_id: str) -> str:
+    """Where the orchestrator publishes `UsageSample` of one environment."""
+    return f"telemetry.env.{environment_id}.usage"
+
+
+class UsageSample(BaseModel):
+    """What an environment uses now, absolute: cpu in thousandths of a core, the others in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    environment_id: str
+    sampled_at: datetime
+    cpu_millis: float
+    memory_bytes: int
+    storage_bytes: int
