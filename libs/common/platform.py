@@ -7,13 +7,13 @@ log line that says what is missing, instead of a crash loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import structlog
 
 from libs.common import mongo, redis
-from libs.common.http.health import Health
+from libs.common.http.health import Health, Probe
 from libs.common.http.rate_limit import RateLimiter
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.outbox import OutboxRelay, StreamPublisher
@@ -30,9 +30,20 @@ Step = Callable[[], Awaitable[None]]
 
 
 class Platform:
-    """One service's connections. `keys` is given by auth, which has its own; the others fetch auth's."""
+    """One service's connections.
 
-    def __init__(self, settings: CommonSettings, service: str, *, keys: KeySource | None = None) -> None:
+    `keys` is given by auth, which has its own; the others fetch auth's. `extra_probes` are parts that only this
+    service needs, by the name `/health/ready` shows.
+    """
+
+    def __init__(
+        self,
+        settings: CommonSettings,
+        service: str,
+        *,
+        keys: KeySource | None = None,
+        extra_probes: Mapping[str, Probe] | None = None,
+    ) -> None:
         configure_telemetry(service, settings)
         self.settings = settings
         self.service = service
@@ -54,6 +65,7 @@ class Platform:
                 "database": lambda: mongo.ping(self.mongo),
                 "messaging": self.bus.probe,
                 "cache": self._ping_redis,
+                **(extra_probes or {}),
             }
         )
 
