@@ -1,0 +1,298 @@
+"""The main job as a script: sign in, get a machine, type into a real shell, find the file again, clean up.
+
+It speaks to the gateway only, as a phone would, and stops at the first surprise.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import httpx
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import ClientConnection, connect
+
+_CALL_TIMEOUT_S = 15.0
+_RUNNING_TIMEOUT_S = 60.0
+_OUTPUT_TIMEOUT_S = 20.0
+_METRICS_TIMEOUT_S = 30.0
+_METRICS_POLL_S = 0.5
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
+_GREETING = "hello from the startup command"
+_PROOF = "this file survives a stop"
+
+
+class DemoError(Exception):
+    """Something was not as it should be."""
+
+
+class Reporter(Protocol):
+    """Shows progress."""
+
+    def started(self, step: str) -> None:
+        """A step begins."""
+        ...
+
+    def passed(self, step: str, duration_ms: float, detail: str) -> None:
+        """It worked."""
+        ...
+
+    def failed(self, step: str, duration_ms: float, error: str) -> None:
+        """It did not; the demo ends."""
+        ...
+
+
+class Step:
+    """One running step; `detail` is shown beside it."""
+
+    detail = ""
+
+
+class Demo:
+    """One run against the gateway at `url`."""
+
+    def __init__(self, url: str, reporter: Reporter) -> None:
+        self._url = url.rstrip("/")
+        self._reporter = reporter
+        self._http = httpx.Client(base_url=f"{self._url}/api/v1", timeout=_CALL_TIMEOUT_S)
+        self._environment = ""
+        self._token = ""
+
+    def run(self) -> None:
+        """All steps. Raises DemoError at the first surprise, after reporting it."""
+        with self._http:
+            self._sign_in()
+            try:
+                self._create()
+                self._work_in_terminal()
+                self._stop_and_start()
+                self._find_file_again()
+                self._follow_logs()
+                self._read_metrics()
+                self._list_events()
+            except DemoError:
+                self._clean_up()
+                raise
+            self._delete()
+            self._log_out()
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[Step]:
+        self._reporter.started(name)
+        started = time.perf_counter()
+        step = Step()
+        try:
+            yield step
+        except (DemoError, httpx.HTTPError, WebSocketException, OSError, ValueError, KeyError) as error:
+            message = str(error) or repr(error)
+            self._reporter.failed(name, (time.perf_counter() - started) * 1000, message)
+            raise DemoError(f"{name}: {message}") from error
+        self._reporter.passed(name, (time.perf_counter() - started) * 1000, step.detail)
+
+    def _call(self, method: str, path: str, expected: int, body: dict[str, Any] | None = None) -> Any:
+        response = self._http.request(method, path, json=body)
+        if response.status_code != expected:
+            raise DemoError(f"{method} {path} answered {response.status_code}, not {expected}: {response.text[:300]}")
+        return response.json()
+
+    def _sign_in(self) -> None:
+        name = f"demo-{secrets.token_hex(5)}"
+        password = f"Aa1-{secrets.token_urlsafe(16)}"
+        with self._step("register") as step:
+            account = {"username": name, "email": f"{name}@example.com", "password": password}
+            step.detail = self._call("POST", "/auth/register", 201, account)["username"]
+        with self._step("log in") as step:
+            tokens = self._call("POST", "/auth/login", 200, {"username_or_email": name, "password": password})
+            self._token = tokens["access_token"]
+            self._http.headers["Authorization"] = f"Bearer {self._token}"
+            step.detail = f"token for {tokens['expires_in']} s"
+
+    def _create(self) -> None:
+        with self._watching() as changes:
+            with self._step("create a python environment") as step:
+                body = {"name": "demo", "template": "python", "startup_command": f"echo {_GREETING}"}
+                created = self._call("POST", "/environments", 201, body)
+                if created["status"] != "creating":
+                    raise DemoError(f"status is {created['status']}, not creating")
+                self._environment = created["id"]
+                step.detail = self._environment
+            with self._step("wait until it runs"):
+                self._await_status(changes, "running")
+
+    def _work_in_terminal(self) -> None:
+        with self._terminal() as shell:
+            with self._step("run python3 in the terminal") as step:
+                shell.type('python3 -c "print(6*7)"\n')
+                answer = shell.expect(r"(?m)^42\r?$").strip()
+                step.detail = f"6*7 is {answer}"
+            with self._step("write a file"):
+                shell.type(f"echo {_PROOF} > proof.txt && echo writ''ten\n")
+                shell.expect("written")
+            with self._step("resize to 120 x 40") as step:
+                shell.send({"type": "resize", "cols": 120, "rows": 40})
+                shell.type("stty size\n")
+                step.detail = f"stty size: {shell.expect('40 120')}"
+            with self._step("leave the shell") as step:
+                shell.type("exit\n")
+                step.detail = f"exit code {shell.expect_exit()}"
+
+    def _stop_and_start(self) -> None:
+        with self._watching() as changes:
+            for verb, status in (("stop", "stopped"), ("start", "running")):
+                with self._step(f"{verb} it"):
+                    self._call("POST", f"/environments/{self._environment}/{verb}", 200)
+                    self._await_status(changes, status)
+
+    def _find_file_again(self) -> None:
+        with self._terminal() as shell, self._step("find the file again") as step:
+            shell.type("cat proof.txt\n")
+            step.detail = shell.expect(_PROOF)
+
+    def _follow_logs(self) -> None:
+        with self._step("follow the logs") as step, self._socket("logs", "follow=true&tail=100") as socket:
+            deadline = time.monotonic() + _OUTPUT_TIMEOUT_S
+            while True:
+                line = json.loads(socket.recv(timeout=max(deadline - time.monotonic(), 0.01)))
+                if line["type"] == "log" and _GREETING in line["message"]:
+                    step.detail = f"{line['timestamp']} {line['message']}"
+                    return
+
+    def _read_metrics(self) -> None:
+        with self._step("read metrics") as step:
+            deadline = time.monotonic() + _METRICS_TIMEOUT_S
+            while True:
+                metrics = self._call("GET", f"/environments/{self._environment}/metrics", 200)
+                if metrics["memory_usage"] > 0 and metrics["storage_usage"] > 0:
+                    step.detail = f"memory {metrics['memory_usage']:.3g} %, storage {metrics['storage_usage']:.3g} %"
+                    return
+                if time.monotonic() > deadline:
+                    raise DemoError(f"metrics are still zero: {metrics}")
+                time.sleep(_METRICS_POLL_S)
+
+    def _list_events(self) -> None:
+        with self._step("list its events in order") as step:
+            events = self._call("GET", f"/environments/{self._environment}/events", 200)["events"]
+            names = [".".join(event["type"].split(".")[1:3]) for event in events]
+            sequences = [event["sequence"] for event in events]
+            if sequences != sorted(sequences):
+                raise DemoError(f"events are out of order: {sequences}")
+            milestones = ["env.created", "runtime.running", "env.stop_requested", "runtime.stopped"]
+            positions = [names.index(milestone) for milestone in [*milestones, "env.start_requested"]]
+            if positions != sorted(positions):
+                raise DemoError(f"the story is told in the wrong order: {names}")
+            step.detail = f"{len(names)} events, {names[0]} to {names[-1]}"
+
+    def _delete(self) -> None:
+        with self._watching() as changes, self._step("delete it") as step:
+            self._call("DELETE", f"/environments/{self._environment}", 200)
+            self._await_status(changes, "terminated")
+            self._call("GET", f"/environments/{self._environment}", 404)
+            step.detail = "404"
+
+    def _log_out(self) -> None:
+        with self._step("log out") as step:
+            self._call("POST", "/auth/logout", 200)
+            self._call("GET", "/environments", 401)
+            step.detail = "the token is dead"
+
+    def _clean_up(self) -> None:
+        """Best effort after a failure, so that a failed demo leaves no environment running."""
+        if self._environment:
+            try:
+                self._http.delete(f"/environments/{self._environment}")
+            except httpx.HTTPError:
+                return
+
+    @contextmanager
+    def _watching(self) -> Iterator[Iterator[str]]:
+        """The lines of the live event stream, opened before the call whose effect is awaited."""
+        timeout = httpx.Timeout(_CALL_TIMEOUT_S, read=_RUNNING_TIMEOUT_S)
+        with self._http.stream("GET", "/events", timeout=timeout) as response:
+            if response.status_code != 200:
+                raise DemoError(f"GET /events answered {response.status_code}")
+            yield response.iter_lines()
+
+    def _await_status(self, lines: Iterator[str], wanted: str) -> None:
+        deadline = time.monotonic() + _RUNNING_TIMEOUT_S
+        for line in lines:
+            if line.startswith("data:"):
+                data = json.loads(line.removeprefix("data:"))["data"]
+                if data.get("environment_id") == self._environment and "status" in data:
+                    if data["status"] == wanted:
+                        return
+                    if data["status"] == "error":
+                        raise DemoError(f"the environment has failed: {data.get('status_reason')}")
+            if time.monotonic() > deadline:
+                break
+        raise DemoError(f"not {wanted} within {_RUNNING_TIMEOUT_S:.0f} s")
+
+    @contextmanager
+    def _terminal(self) -> Iterator[Shell]:
+        with self._step("open a terminal") as step:
+            socket = self._socket("terminal", "cols=80&rows=24")
+            shell = Shell(socket)
+            step.detail = f"session {shell.session_id}"
+        with socket:
+            yield shell
+
+    def _socket(self, kind: str, query: str) -> ClientConnection:
+        """A single-use ticket keeps the long-lived token out of the URL."""
+        body = {"environment_id": self._environment, "kind": kind}
+        ticket = self._call("POST", "/ws/tickets", 201, body)["ticket"]
+        base = self._url.replace("http", "ws", 1)
+        url = f"{base}/api/v1/ws/{kind}/{self._environment}?ticket={ticket}&{query}"
+        return connect(url, open_timeout=_CALL_TIMEOUT_S)
+
+
+class Shell:
+    """A terminal as a person uses it: type, then read until something shows."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._seen = ""
+        ready = json.loads(socket.recv(timeout=_OUTPUT_TIMEOUT_S))
+        if ready["type"] != "ready":
+            raise DemoError(f"the first frame is {ready}")
+        self.session_id = ready["session_id"]
+
+    def send(self, frame: dict[str, Any]) -> None:
+        """One JSON frame."""
+        self._socket.send(json.dumps(frame))
+
+    def type(self, text: str) -> None:
+        """Input."""
+        self.send({"type": "input", "data": text})
+
+    def expect(self, pattern: str) -> str:
+        """Read until `pattern` shows; returns what matched and forgets what came before."""
+        deadline = time.monotonic() + _OUTPUT_TIMEOUT_S
+        while True:
+            found = re.search(pattern, self._seen)
+            if found is not None:
+                self._seen = self._seen[found.end() :]
+                return found[0]
+            frame = self._receive(deadline, f"{pattern!r} did not show, only {self._seen[-300:]!r}")
+            if frame["type"] == "output":
+                self._seen = _ESCAPES.sub("", self._seen + frame["data"])
+            elif frame["type"] in {"exit", "error"}:
+                raise DemoError(f"the terminal answered {frame}")
+
+    def expect_exit(self) -> int:
+        """Read until the shell has ended; its exit code."""
+        deadline = time.monotonic() + _OUTPUT_TIMEOUT_S
+        while True:
+            frame = self._receive(deadline, "the shell did not end")
+            if frame["type"] == "exit":
+                return int(frame["code"])
+
+    def _receive(self, deadline: float, complaint: str) -> dict[str, Any]:
+        try:
+            frame: dict[str, Any] = json.loads(self._socket.recv(timeout=max(deadline - time.monotonic(), 0.01)))
+        except TimeoutError as error:
+            raise DemoError(complaint) from error
+        return frame
