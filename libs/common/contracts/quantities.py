@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-_CPU = re.compile(r"^(\d{1,9})m$|^(\d{1,6}(?:\.\d{1,3})?)$")
-_BYTES = re.compile(r"^(\d{1,15})(Ki|Mi|Gi|Ti)$")
+_CPU = re.compile(r"^([0-9]{1,9})m$|^([0-9]{1,6}(?:\.[0-9]{1,3})?)$")
+_BYTES = re.compile(r"^([0-9]{1,12}(?:\.[0-9]{1,3})?)(Ki|Mi|Gi|Ti)$")
 _FACTORS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 
@@ -27,8 +27,8 @@ def byte_count(quantity: str) -> int:
     """Bytes: "1Gi" is 1073741824. Raises ValueError."""
     match = _BYTES.match(quantity)
     if match is None:
-        raise ValueError("Memory and storage must be a whole number ending with Ki, Mi, Gi or Ti (e.g. '512Mi')")
-    count = int(match[1]) * _FACTORS[match[2]]
+        raise ValueError("Memory and storage must be a number ending with Ki, Mi, Gi or Ti (e.g. '512Mi')")
+    count = int(float(match[1]) * _FACTORS[match[2]])
     if count <= 0:
         raise ValueError("Memory and storage must be more than zero")
     return count

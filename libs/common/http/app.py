@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from libs.common import mongo, redis
 from libs.common.http.health import health_router
-from libs.common.http.middleware import BodyLimitMiddleware, RequestContextMiddleware, TrailingSlashMiddleware
+from libs.common.http.middleware import AnnouncedLengthMiddleware, RequestContextMiddleware, TrailingSlashMiddleware
 from libs.common.http.problems import add_problem_handlers, responses
 from libs.common.http.rate_limit import RateLimitMiddleware
 from libs.common.platform import Platform
@@ -38,6 +39,7 @@ def create_service_app(platform: Platform, routers: Sequence[APIRouter], lifespa
         redoc_url=None,
         redirect_slashes=False,
         responses=responses(422, 429, 503),
+        telemetry={"operation_spans": False, "logs": False},
     )
     app.state.platform = platform
     add_problem_handlers(app, (*mongo.UNAVAILABLE_ERRORS, *redis.UNAVAILABLE_ERRORS))
@@ -58,7 +60,8 @@ def _add_middleware(app: FastAPI, platform: Platform) -> None:
             tokens=platform.tokens,
             limit=settings.rate_limit_global,
         )
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
+    app.add_middleware(AnnouncedLengthMiddleware, max_bytes=settings.max_body_bytes)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -1,4 +1,4 @@
-"""ASGI middleware every service has: request id, trace, access log, body limit, tolerant trailing slash.
+"""ASGI middleware every service has: request id, access log, tolerant trailing slash, body limit.
 
 Plain ASGI rather than Starlette's BaseHTTPMiddleware, which costs a task and two queues per request.
 """
@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any
 
 import structlog
-from opentelemetry import propagate
-from opentelemetry.trace import SpanKind
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common.context import Cause, acting
 from libs.common.http.problems import problem_response
 from libs.common.ids import new_id
-from libs.common.telemetry import tracer
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,128}$")
 _QUIET_PATHS = ("/health", "/metrics")
@@ -40,7 +36,7 @@ class TrailingSlashMiddleware:
 
 
 class RequestContextMiddleware:
-    """Gives every request an id, a span and a line in the log."""
+    """Gives every request an id and a line in the log. The span around it is FastAPI's own."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -68,11 +64,9 @@ class RequestContextMiddleware:
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
-        name = f"{scope.get('method', 'WS')} {scope['path']}"
         with (
             acting(Cause(correlation_id=request_id)),
             structlog.contextvars.bound_contextvars(request_id=request_id),
-            tracer().start_as_current_span(name, context=propagate.extract(headers), kind=SpanKind.SERVER),
         ):
             try:
                 await self.app(scope, receive, send_with_id)
@@ -93,8 +87,11 @@ def _log_access(scope: Scope, status: int, started: float) -> None:
     )
 
 
-class BodyLimitMiddleware:
-    """Answers 413 to a body of more than `max_bytes`, also when its length was not announced."""
+class AnnouncedLengthMiddleware:
+    """Answers 413 as a problem to a Content-Length above `max_bytes`.
+
+    Bodies of unknown length are counted by Starlette's own limit, whose answer to an announced length is plain text.
+    """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self.app = app
@@ -102,44 +99,12 @@ class BodyLimitMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdigit() and int(announced) > self.max_bytes:
-            await self._refuse(scope, receive, send)
-            return
-        await self._count(scope, receive, send)
-
-    async def _count(self, scope: Scope, receive: Receive, send: Send) -> None:
-        seen = 0
-        answered = False
-
-        async def counting_receive() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.max_bytes:
-                raise _BodyTooLargeError
-            return message
-
-        async def noting_send(message: Message) -> None:
-            nonlocal answered
-            answered = True
-            await send(message)
-
-        try:
-            await self.app(scope, counting_receive, noting_send)
-        except _BodyTooLargeError:
-            if not answered:
-                await self._refuse(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        state: dict[str, Any] = scope.get("state", {})
-        detail = f"The body is larger than the {self.max_bytes} bytes allowed"
-        response = problem_response(413, "body_too_large", detail, request_id=state.get("request_id"))
-        await response(scope, receive, send)
-
-
-class _BodyTooLargeError(Exception):
-    """Unwinds the application once the limit is passed."""
+        if scope["type"] == "http":
+            announced = Headers(scope=scope).get("content-length", "")
+            if announced.isdigit() and int(announced) > self.max_bytes:
+                detail = f"The body is larger than the {self.max_bytes} bytes allowed"
+                request_id = scope["state"].get("request_id")
+                answer = problem_response(413, "body_too_large", detail, request_id=request_id)
+                await answer(scope, receive, send)
+                return
+        await self.app(scope, receive, send)

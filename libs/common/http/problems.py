@@ -27,6 +27,7 @@ STATUS_OF: dict[ErrorKind, int] = {
     ErrorKind.TOO_MANY: 429,
     ErrorKind.UNAVAILABLE: 503,
 }
+_CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large"}
 _RETRY_AFTER_UNAVAILABLE_S = "2"
 
 log = structlog.get_logger(__name__)
@@ -81,9 +82,8 @@ def problem_response(
         request_id=request_id,
         errors=list(errors) if errors is not None else None,
     )
-    return JSONResponse(
-        problem.model_dump(exclude_none=True), status, headers=dict(headers or {}), media_type=PROBLEM_JSON
-    )
+    answer_headers = {**(headers or {}), **({"X-Request-ID": request_id} if request_id else {})}
+    return JSONResponse(problem.model_dump(exclude_none=True), status, headers=answer_headers, media_type=PROBLEM_JSON)
 
 
 def add_problem_handlers(app: FastAPI, unavailable: tuple[type[Exception], ...]) -> None:
@@ -113,7 +113,7 @@ def add_problem_handlers(app: FastAPI, unavailable: tuple[type[Exception], ...])
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         status = HTTPStatus(error.status_code)
-        code = status.phrase.lower().replace(" ", "_").replace("-", "_")
+        code = _CODES.get(status) or status.phrase.lower().replace(" ", "_").replace("-", "_")
         detail = error.detail if error.detail != status.phrase else status.description or status.phrase
         return _answer(request, status, code, detail, error.headers)
 

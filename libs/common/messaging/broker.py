@@ -39,6 +39,7 @@ class Bus:
         self._settings = settings
         self._servers = [url.strip() for url in settings.nats_url.get_secret_value().split(",")]
         self._client: NatsClient | None = None
+        self._stopping = False
         self.broker = NatsBroker(
             self._servers,
             name=f"devpocket-{service}",
@@ -95,6 +96,7 @@ class Bus:
 
     async def stop(self) -> None:
         """Finish the messages at hand, then disconnect."""
+        self._stopping = True
         await self.broker.stop()
 
     @property
@@ -118,7 +120,8 @@ class Bus:
         log.warning("nats error", error=repr(error))
 
     async def _on_disconnect(self) -> None:
-        log.warning("nats connection lost, reconnecting")
+        if not self._stopping:
+            log.warning("nats connection lost, reconnecting")
 
     async def _on_reconnect(self) -> None:
         log.info("nats connection is back")
