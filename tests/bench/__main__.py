@@ -1,0 +1,120 @@
+"""Starts a stack of its own, measures it, prints a table and writes JSON."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import measures, terminals
+from tests.bench.measures import Result, percentile
+from tests.support.servers import free_port
+
+_CALL_TIMEOUT_S = 30.0
+
+
+@contextmanager
+def own_stack() -> Iterator[tuple[str, str, str, Path]]:
+    """A fresh stack without rate limits: its URL, an administrator's address and password, and its data folder."""
+    email, password = "bench@example.com", f"Aa1-{secrets.token_urlsafe(12)}"
+    devpocket = str(Path(sys.executable).with_name("devpocket"))
+    settings = {"ADMIN_EMAIL": email, "ADMIN_PASSWORD": password, "RATE_LIMIT_GLOBAL": "", "RATE_LIMIT_AUTH": ""}
+    with tempfile.TemporaryDirectory(prefix="devpocket-bench-") as folder:
+        port = free_port()
+        up = [devpocket, "up", "--detach", "--port", str(port), "--data-dir", folder]
+        subprocess.run(up, check=True, env={**os.environ, **settings, "LOG_LEVEL": "WARNING"})
+        try:
+            yield f"http://127.0.0.1:{port}", email, password, Path(folder)
+        finally:
+            subprocess.run([devpocket, "down", "--data-dir", folder], check=True)
+
+
+async def terminal_results(url: str, environment_id: str, http: httpx.AsyncClient, quick: bool) -> list[Result]:
+    """Ours beside ttyd and terminado, the same client, the same run."""
+    keystrokes, megabytes = (200, 20) if quick else (2000, 200)
+    results: list[Result] = []
+    for name, server in (
+        ("devpocket", terminals.devpocket(url, environment_id, http)),
+        ("ttyd", terminals.ttyd()),
+        ("terminado", terminals.terminado()),
+    ):
+        async with server as terminal:
+            if terminal is None:
+                print(f"{name} is not installed: left out", file=sys.stderr)
+                continue
+            print(f"measuring {name} …", file=sys.stderr)
+            samples = await measures.echo(terminal, keystrokes)
+            budget = "≤ 1.5 x ttyd" if name == "devpocket" else ""
+            detail = f"p99 {percentile(samples, 99):.3f} ms"
+            results.append(Result(f"keystroke → echo, p50, {name}", statistics.median(samples), "ms", budget, detail))
+            rate = await measures.flood(terminal, megabytes)
+            budget = "≥ 0.8 x ttyd" if name == "devpocket" else ""
+            detail = "did not end in time" if rate == 0 else f"{megabytes} MB"
+            results.append(Result(f"flood, {name}", rate, "MB/s", budget, detail))
+    return results
+
+
+async def measure(url: str, email: str, password: str, quick: bool) -> list[Result]:
+    """Everything."""
+    async with httpx.AsyncClient(base_url=url, timeout=_CALL_TIMEOUT_S) as http:
+        body = {"username_or_email": email, "password": password}
+        token = (await http.post("/api/v1/auth/login", json=body)).raise_for_status().json()["access_token"]
+        http.headers["Authorization"] = f"Bearer {token}"
+        print("measuring create → running …", file=sys.stderr)
+        results = await measures.create_to_running(http, 5 if quick else 30)
+        async with measures.running_environment(http, "bench") as (environment_id, _):
+            results += await terminal_results(url, environment_id, http, quick)
+        for name, path, budget in (
+            ("GET /environments through the gateway", "/api/v1/environments", "≥ 600"),
+            ("GET /auth/me through the gateway", "/api/v1/auth/me", ""),
+            ("GET /health through the gateway", "/health", ""),
+        ):
+            print(f"measuring {name} …", file=sys.stderr)
+            rate = await measures.requests_per_second(
+                name, f"{url}{path}", token, budget=budget, seconds=2 if quick else 8
+            )
+            if rate is None:
+                print("wrk is not installed: requests/s left out", file=sys.stderr)
+                break
+            results.append(rate)
+        return results
+
+
+def show(results: list[Result], target: Path) -> None:
+    """A table for people, JSON for machines."""
+    table = Table("what", "measured", "unit", "budget", "detail", title="DevPocket bench")
+    for result in results:
+        table.add_row(result.what, f"{result.value:,.3g}", result.unit, result.budget, result.detail)
+    Console().print(table)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps([result.as_json() for result in results], indent=2, ensure_ascii=False) + "\n")
+    print(f"JSON in {target}")
+
+
+def main() -> int:
+    """`python -m tests.bench [--quick] [--json FILE]`."""
+    parser = argparse.ArgumentParser(prog="make bench")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the work")
+    parser.add_argument("--json", type=Path, default=Path("bench-results/bench.json"), help="where the JSON goes")
+    options = parser.parse_args()
+    with own_stack() as (url, email, password, _):
+        results = asyncio.run(measure(url, email, password, options.quick))
+    show(results, options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
