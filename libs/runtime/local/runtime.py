@@ -1,0 +1,238 @@
+"""The local driver: both halves of the runtime port on one directory of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from libs.runtime.local.cgroups import detect
+from libs.runtime.local.enter import Entered, enter
+from libs.runtime.local.isolation import Isolation, IsolationPolicy, probe_isolation
+from libs.runtime.local.layout import Layout, life_lock_held
+from libs.runtime.local.lifecycle import Lifecycle, Machine, observe
+from libs.runtime.local.logs import read_log
+from libs.runtime.local.network import plan_network
+from libs.runtime.local.processes import is_alive
+from libs.runtime.local.records import LOG_FILE, SHIM_LOCK_FILE, RunRecord, load_run, load_spec
+from libs.runtime.local.session import LocalExecStream
+from libs.runtime.local.stats import StatsReader
+from libs.runtime.local.volumes import empty_trash
+from libs.runtime.local.watcher import Watcher
+from libs.runtime.port import (
+    ExecStream,
+    LogLine,
+    ObservedWorkspace,
+    RuntimeUnavailableError,
+    TerminalSize,
+    WorkspaceNotFoundError,
+    WorkspaceNotRunningError,
+    WorkspacePhase,
+    WorkspaceRef,
+    WorkspaceSpec,
+    WorkspaceStats,
+)
+
+log = logging.getLogger(__name__)
+
+_THREADS = 32
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class _Opened:
+    lifecycle: Lifecycle
+    stats: StatsReader
+
+
+class LocalRuntime:
+    """WorkspaceRuntime and ExecRuntime in one; several processes may use the same directory at the same time."""
+
+    def __init__(self, directory: Path, isolation: IsolationPolicy = IsolationPolicy.REQUIRE) -> None:
+        self._layout = Layout(directory)
+        self._policy = isolation
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="local-runtime")
+        self._opened: _Opened | None = None
+        self._watchers: set[Watcher] = set()
+        self._streams: set[LocalExecStream] = set()
+
+    async def open(self) -> None:
+        """Find out what this machine can do. Raises RuntimeUnavailableError."""
+        self._opened = await self._in_thread(self._open)
+
+    def _open(self) -> _Opened:
+        self._layout.create()
+        probe = probe_isolation(self._policy)
+        groups, network = detect(), plan_network(probe.isolation)
+        if probe.isolation is Isolation.PLAIN:
+            log.warning(
+                "NO SANDBOX: workspaces run as plain processes that can see this machine and each other. %s",
+                probe.problem,
+            )
+        for missing in (network.problem, None if groups else "cgroups cannot be written: limits are per process only."):
+            if missing:
+                log.warning("%s", missing)
+        digest = hashlib.sha256(str(self._layout.root).encode()).hexdigest()[:8]
+        machine = Machine(probe.isolation, groups, network, f"devpocket-{digest}")
+        self._collect_trash()
+        return _Opened(Lifecycle(self._layout, machine), StatsReader(groups))
+
+    def _collect_trash(self) -> None:
+        try:
+            empty_trash(self._layout)
+        except RuntimeUnavailableError as error:
+            log.warning("%s", error)
+
+    async def close(self) -> None:
+        """Close this process's streams and threads; workspaces stay as they are."""
+        await asyncio.gather(*(stream.close() for stream in list(self._streams)))
+        self._threads.shutdown(wait=False)
+        self._opened = None
+
+    async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
+        """See the port."""
+        lifecycle = self._need().lifecycle
+        observed = await self._in_thread(lambda: lifecycle.ensure(spec))
+        self._poke()
+        return observed
+
+    async def stop(self, ref: WorkspaceRef, *, grace_seconds: float = 5.0) -> None:
+        """See the port."""
+        lifecycle = self._need().lifecycle
+        await self._in_thread(lambda: lifecycle.stop(ref.environment_id, grace_seconds))
+        self._poke()
+
+    async def delete(self, ref: WorkspaceRef) -> None:
+        """See the port."""
+        opened = self._need()
+        await self._in_thread(lambda: opened.lifecycle.delete(ref.environment_id))
+        opened.stats.forget(ref.environment_id)
+        self._poke()
+
+    async def inspect(self, ref: WorkspaceRef) -> ObservedWorkspace | None:
+        """See the port."""
+        self._need()
+        return await self._in_thread(lambda: observe(self._layout, ref.environment_id))
+
+    async def list(self) -> Sequence[ObservedWorkspace]:  # the port's name; below it, `list` is not the type
+        """See the port."""
+        self._need()
+        return await self._in_thread(self._list)
+
+    def _list(self) -> Sequence[ObservedWorkspace]:
+        found = (observe(self._layout, environment_id) for environment_id in self._layout.environment_ids())
+        return [observed for observed in found if observed is not None]
+
+    async def watch(self) -> AsyncIterator[ObservedWorkspace]:
+        """See the port."""
+        self._need()
+        watcher = Watcher(self._layout, self._in_thread)
+        self._watchers.add(watcher)
+        try:
+            async for observed in watcher.changes():
+                yield observed
+        finally:
+            self._watchers.discard(watcher)
+
+    async def stats(self, ref: WorkspaceRef) -> WorkspaceStats:
+        """See the port."""
+        reader = self._need().stats
+
+        def sample() -> WorkspaceStats:
+            run = self._locate(ref.environment_id)
+            return reader.sample(ref.environment_id, run, self._layout.workspace(ref.environment_id))
+
+        return await self._in_thread(sample)
+
+    async def exec(
+        self,
+        ref: WorkspaceRef,
+        argv: Sequence[str] | None = None,
+        *,
+        tty: bool = True,
+        size: TerminalSize = TerminalSize(),  # noqa: B008 - frozen
+        env: Mapping[str, str] | None = None,
+    ) -> ExecStream:
+        """See the port."""
+        self._need()
+
+        def start() -> Entered:
+            environment_id = ref.environment_id
+            run, spec = self._locate(environment_id), load_spec(self._layout.state(environment_id))
+            if spec is None:
+                raise WorkspaceNotRunningError("The workspace is not running.")
+            try:
+                workspace = self._layout.workspace(environment_id)
+                return enter(run, spec, workspace, argv, tty=tty, size=size, env=env or {})
+            except OSError as error:
+                raise RuntimeUnavailableError(f"No process could be started: {error}", reason="ExecFailed") from error
+
+        stream = LocalExecStream(await self._in_thread(start), self._in_thread, self._streams.discard)
+        self._streams.add(stream)
+        await stream.start()
+        return stream
+
+    async def logs(
+        self,
+        ref: WorkspaceRef,
+        *,
+        follow: bool = False,
+        tail: int | None = None,
+        since: datetime | None = None,
+    ) -> AsyncIterator[LogLine]:
+        """See the port. Raises WorkspaceNotFoundError when there is no such workspace."""
+        self._need()
+        state = self._layout.state(ref.environment_id)
+        if await self._in_thread(lambda: observe(self._layout, ref.environment_id)) is None:
+            raise WorkspaceNotFoundError("There is no such workspace.")
+        async for line in read_log(state / LOG_FILE, self._in_thread, follow=follow, tail=tail, since=since):
+            yield line
+
+    async def stop_all(self, grace_seconds: float = 5.0) -> None:
+        """Stop every workspace of this directory at once; volumes stay. For the end of the whole stack."""
+        running = [observed for observed in await self.list() if observed.phase is not WorkspacePhase.STOPPED]
+        await asyncio.gather(*(self.stop(observed.ref, grace_seconds=grace_seconds) for observed in running))
+
+    async def leftovers(self) -> Sequence[int]:
+        """Pids of shims and sandboxes of this directory that live now; empty after `stop_all`."""
+        self._need()
+        return await self._in_thread(self._leftovers)
+
+    def _leftovers(self) -> Sequence[int]:
+        pids = []
+        for environment_id in self._layout.environment_ids():
+            state = self._layout.state(environment_id)
+            run = load_run(state)
+            if run is not None and life_lock_held(state / SHIM_LOCK_FILE):
+                pids.append(run.shim_pid)
+            if run is not None and is_alive(run.init_pid, run.init_start):
+                pids.append(run.init_pid)
+        return pids
+
+    def _locate(self, environment_id: str) -> RunRecord:
+        """The run of a workspace that runs. Raises WorkspaceNotFoundError or WorkspaceNotRunningError."""
+        state = self._layout.state(environment_id)
+        run = load_run(state)
+        if run is not None and life_lock_held(state / SHIM_LOCK_FILE) and is_alive(run.init_pid, run.init_start):
+            return run
+        if not state.is_dir() and not self._layout.workspace(environment_id).is_dir():
+            raise WorkspaceNotFoundError("There is no such workspace.")
+        raise WorkspaceNotRunningError("The workspace is not running.")
+
+    def _need(self) -> _Opened:
+        if self._opened is None:
+            raise RuntimeUnavailableError("The local runtime is not open.", reason="RuntimeClosed")
+        return self._opened
+
+    def _poke(self) -> None:
+        for watcher in self._watchers:
+            watcher.poke()
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)

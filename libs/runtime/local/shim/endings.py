@@ -1,0 +1,79 @@
+"""How a sandbox ends: out-of-memory kills, the words for it, and what is given back to the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Any
+
+KILLED = 128 + 9
+
+
+class MemoryWatch:
+    """Counts the out-of-memory kills of a memory cgroup. `fd` becomes ready at each; -1 where there is no cgroup."""
+
+    def __init__(self, config: dict[str, Any] | None) -> None:
+        self._config = config
+        self.fd = -1
+        self.kills = 0
+        if config is not None:
+            with contextlib.suppress(OSError):
+                self.fd = _subscribe(config)
+
+    @property
+    def by_priority(self) -> bool:
+        """Version 2 reports by POLLPRI on the counter's file, version 1 by an eventfd."""
+        return self._config is not None and self._config["kind"] == "v2"
+
+    def news(self) -> str | None:
+        """A sentence when processes were killed since the last call."""
+        if self._config is None:
+            return None
+        if self.fd >= 0:
+            with contextlib.suppress(BlockingIOError):
+                # Either clears the event: the eventfd's count, or the kernel's memory of what we have seen.
+                os.pread(self.fd, 4096, 0) if self.by_priority else os.read(self.fd, 8)
+        kills = _count_kills(self._config["counter"])
+        if kills <= self.kills:
+            return None
+        self.kills = kills
+        return f"OOMKilled: a process was ended because the memory limit ({self._config['limit']}) was reached."
+
+
+def explain(code: int, oom_kills: int) -> tuple[str, str]:
+    """Reason and message for the end of a main process."""
+    if oom_kills and code == KILLED:
+        return "OOMKilled", "The environment reached its memory limit and its main process was ended."
+    return "SandboxExited", f"The workspace's main process ended with code {code}."
+
+
+def remove_cgroups(directories: list[str]) -> None:
+    """Remove cgroups; the kernel needs a moment to let go of processes that just died."""
+    deadline = time.monotonic() + 2
+    for directory in directories:
+        while os.path.isdir(directory) and time.monotonic() < deadline:
+            try:
+                os.rmdir(directory)
+            except OSError:
+                time.sleep(0.005)
+
+
+def _subscribe(config: dict[str, Any]) -> int:
+    counter = os.open(config["counter"], os.O_RDONLY | os.O_CLOEXEC)
+    if config["kind"] == "v2":
+        os.pread(counter, 4096, 0)
+        return counter
+    event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    control = os.open(config["event_control"], os.O_WRONLY | os.O_CLOEXEC)
+    os.write(control, f"{event} {counter}".encode())
+    os.close(control)
+    return event
+
+
+def _count_kills(path: str) -> int:
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        for line in file:
+            if line.startswith(b"oom_kill "):
+                return int(line.split()[1])
+    return 0

@@ -1,0 +1,175 @@
+"""Non-blocking descriptors on the event loop: the hot path between a terminal and its user."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections import deque
+
+# Reading stops above this many waiting bytes, which pauses the writer on the other side.
+HIGH_WATER_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024
+# A chunk at least this large suggests that more is waiting already.
+_MORE_LIKELY_BYTES = 1024
+
+
+class DescriptorReader:
+    """Reads ahead a bounded amount and hands it out. Ends at end of file, and at EIO (a terminal's hang-up)."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._ended = False
+        self._listening = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._listen()
+
+    @property
+    def buffered_bytes(self) -> int:
+        """How much was read and not yet asked for."""
+        return self._size
+
+    async def read(self, max_bytes: int) -> bytes:
+        """At least one byte, or `b""` at the end."""
+        while not self._chunks:
+            if self._ended:
+                return b""
+            self._listen()
+            if self._waiter is None:
+                self._waiter = self._loop.create_future()
+            # Shielded: several readers may wait, and one that is cancelled takes nothing from the others.
+            await asyncio.shield(self._waiter)
+        data = self._take(max_bytes)
+        if self._size < HIGH_WATER_BYTES // 2 and not self._ended:
+            self._listen()
+        return data
+
+    def _take(self, max_bytes: int) -> bytes:
+        if len(self._chunks) > 1:
+            parts, size = [], 0
+            while self._chunks and size + len(self._chunks[0]) <= max_bytes:
+                parts.append(self._chunks.popleft())
+                size += len(parts[-1])
+            if parts:
+                self._size -= size
+                return b"".join(parts)
+        chunk = self._chunks.popleft()
+        if len(chunk) > max_bytes:
+            self._chunks.appendleft(chunk[max_bytes:])
+            chunk = chunk[:max_bytes]
+        self._size -= len(chunk)
+        return chunk
+
+    def _listen(self) -> None:
+        if not self._listening and not self._ended:
+            self._listening = True
+            self._loop.add_reader(self._fd, self._on_readable)
+
+    def _pause(self) -> None:
+        if self._listening:
+            self._listening = False
+            self._loop.remove_reader(self._fd)
+
+    def _on_readable(self) -> None:
+        try:
+            while True:
+                data = os.read(self._fd, _CHUNK_BYTES)
+                if not data:
+                    self.end()
+                    return
+                self._chunks.append(data)
+                self._size += len(data)
+                if len(data) < _MORE_LIKELY_BYTES or self._size >= HIGH_WATER_BYTES:
+                    break
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.end()
+            return
+        if self._size >= HIGH_WATER_BYTES:
+            self._pause()
+        if self._chunks:
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def end_if_idle(self) -> bool:
+        """End when nothing waits on the other side; True when it has ended."""
+        if not self._ended and self._listening:
+            self._on_readable()
+            if self._listening and not self._size:
+                self.end()
+        return self._ended
+
+    def end(self) -> None:
+        """No more comes; what is buffered can still be read."""
+        self._pause()
+        self._ended = True
+        self._wake()
+
+
+class DescriptorWriter:
+    """Writes in order, waiting while the other side is full."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._loop = asyncio.get_running_loop()
+        self._turn = asyncio.Lock()
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+
+    async def write(self, data: bytes) -> None:
+        """All of `data`. Raises BrokenPipeError when nobody will ever read it."""
+        rest = memoryview(data)
+        if not self._turn.locked():
+            rest = rest[self._try(rest) :]
+        if rest:
+            async with self._turn:
+                while rest:
+                    rest = rest[self._try(rest) :]
+                    if rest:
+                        await self._writable()
+
+    async def drain(self) -> None:
+        """Wait until everything that others began to write is written."""
+        async with self._turn:
+            pass
+
+    def _try(self, data: memoryview) -> int:
+        if self._closed:
+            raise BrokenPipeError(errno.EPIPE, "the process has ended")
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise BrokenPipeError(errno.EPIPE, "the process has ended") from error
+
+    async def _writable(self) -> None:
+        self._waiter = self._loop.create_future()
+        self._loop.add_writer(self._fd, self._on_writable)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            # After `close` the number may already name another file.
+            if not self._closed:
+                self._loop.remove_writer(self._fd)
+
+    def _on_writable(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def close(self) -> None:
+        """Wake whoever waits with BrokenPipeError; the descriptor is the caller's to close."""
+        if not self._closed:
+            self._loop.remove_writer(self._fd)
+            self._closed = True
+            self._on_writable()
