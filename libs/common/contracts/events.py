@@ -236,7 +236,7 @@ class UserSessionsRevoked(EventData):
 
     user_id: str
     session_ids: list[str]
-    reason: Literal["logout", "refresh_reuse", "deactivated"]
+    reason: Literal["logout", "refresh_reuse", "deactivated", "demoted"]
 
 
 _TYPES: tuple[type[EventData], ...] = (
