@@ -1,0 +1,40 @@
+"""The use cases, for routes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from services.auth.assembly import AuthServices
+from services.auth.keyring import KeyRing
+from services.auth.service.accounts import AccountService
+from services.auth.service.sessions import SessionService
+from services.auth.service.sign_in import SignInService
+
+
+def _services(request: Request) -> AuthServices:
+    services: AuthServices = request.app.state.auth
+    return services
+
+
+def _accounts(request: Request) -> AccountService:
+    return _services(request).accounts
+
+
+def _sessions(request: Request) -> SessionService:
+    return _services(request).sessions
+
+
+def _sign_in(request: Request) -> SignInService:
+    return _services(request).sign_in
+
+
+def _ring(request: Request) -> KeyRing:
+    return _services(request).ring
+
+
+Accounts = Annotated[AccountService, Depends(_accounts)]
+Sessions = Annotated[SessionService, Depends(_sessions)]
+SignIn = Annotated[SignInService, Depends(_sign_in)]
+Keys = Annotated[KeyRing, Depends(_ring)]

@@ -1,0 +1,65 @@
+"""bcrypt, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import bcrypt
+
+from libs.common.errors import UnavailableError
+
+# With two workers at cost 12 the last of them waits 7 s; who comes later would not wait for the answer anyway.
+_MAX_WAITING = 64
+_HASH_CHARS = 31
+
+T = TypeVar("T")
+
+
+class BcryptHasher:
+    """Hashes in threads (bcrypt lets go of the interpreter lock), `workers` at a time so that the loop keeps a core."""
+
+    def __init__(self, *, cost: int, workers: int) -> None:
+        self._cost = cost
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="bcrypt")
+        self._waiting = 0
+        # Takes as long to check as a real one, and nothing matches it.
+        self._nobody = bcrypt.gensalt(cost) + b"." * _HASH_CHARS
+
+    async def hash(self, password: str) -> str:
+        """A salted hash. Raises UnavailableError when too many are waiting."""
+        return (await self._run(self._hash, password)).decode()
+
+    async def verify(self, password: str, hashed: str | None) -> bool:
+        """Whether they belong together; without a hash False, after the same time."""
+        matches = await self._run(self._verify, password, hashed.encode() if hashed is not None else self._nobody)
+        return matches and hashed is not None
+
+    def close(self) -> None:
+        """Drop what waits."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _hash(self, password: str) -> bytes:
+        return bcrypt.hashpw(_digest(password), bcrypt.gensalt(self._cost))
+
+    @staticmethod
+    def _verify(password: str, hashed: bytes) -> bool:
+        return bcrypt.checkpw(_digest(password), hashed)
+
+    async def _run(self, function: Callable[..., T], *args: Any) -> T:
+        if self._waiting >= _MAX_WAITING:
+            raise UnavailableError("Too many people are signing in right now, please try again in a moment")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+        finally:
+            self._waiting -= 1
+
+
+def _digest(password: str) -> bytes:
+    """44 bytes without NUL: bcrypt reads no more than 72 bytes, so a long password would be cut or refused."""
+    return base64.b64encode(hashlib.sha256(password.encode()).digest())

@@ -1,0 +1,52 @@
+"""Settings of the auth service, on top of those that all services have."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from libs.common.settings import CommonSettings, Stage
+
+_MIN_PRODUCTION_HASH_COST = 10
+
+
+class AuthSettings(CommonSettings):
+    """Read from the environment and `.env`."""
+
+    google_client_id: str | None = Field(
+        default=None,
+        description="Accepted audience of Google ID tokens, several with commas between; unset turns it off",
+    )
+    google_client_secret: SecretStr | None = Field(
+        default=None, description="Not needed to check ID tokens; accepted because operators have it set"
+    )
+    admin_email: str | None = Field(default=None, description="Makes the first administrator at start-up")
+    admin_password: SecretStr | None = Field(default=None, description="The first administrator's password")
+    require_email_verification: bool = Field(
+        default=False, description="Whether tokens of users with an unverified address say that they are unverified"
+    )
+
+    lockout_failures: int = Field(default=5, ge=1, description="Wrong passwords in a row until the account is locked")
+    lockout_minutes: int = Field(default=30, ge=1, description="How long it is locked, in minutes")
+    refresh_token_expire_days: int = Field(
+        default=30, ge=1, le=365, description="How long a session lasts without being used, in days"
+    )
+    password_hash_cost: int = Field(
+        default=12, ge=4, le=16, description="log2 of bcrypt's rounds; 12 takes 0.2 s of a core"
+    )
+    password_hash_workers: int = Field(
+        default=2, ge=1, le=64, description="Passwords hashed at the same time; the others wait"
+    )
+    signing_key_days: int = Field(default=30, ge=1, description="How long a key signs before the next one, in days")
+
+    @property
+    def google_client_ids(self) -> list[str]:
+        """The accepted audiences; empty when Google sign-in is off."""
+        return [item.strip() for item in (self.google_client_id or "").split(",") if item.strip()]
+
+    @model_validator(mode="after")
+    def _refuse_weak_hashes(self) -> Self:
+        if self.environment is Stage.PRODUCTION and self.password_hash_cost < _MIN_PRODUCTION_HASH_COST:
+            raise ValueError(f"PASSWORD_HASH_COST must be at least {_MIN_PRODUCTION_HASH_COST} in production")
+        return self
