@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import structlog
@@ -104,3 +105,10 @@ def trace_headers() -> dict[str, str]:
     carrier: dict[str, str] = {}
     propagate.inject(carrier)
     return carrier
+
+
+@contextmanager
+def continued_trace(name: str, headers: Mapping[str, str]) -> Iterator[None]:
+    """A span below the one whose `trace_headers` were kept: for work that goes on after its message is handled."""
+    with tracer().start_as_current_span(name, context=propagate.extract(headers)):
+        yield
