@@ -1,0 +1,55 @@
+"""The bus as the orchestrator sees it: wishes come in, usage samples go out, and history can be asked."""
+
+from __future__ import annotations
+
+from nats.js.errors import NotFoundError
+
+from libs.common.contracts.events import EnvironmentStatusChanged, EnvironmentWish, Event
+from libs.common.contracts.telemetry import UsageSample, usage_subject
+from libs.common.errors import PermanentError
+from libs.common.messaging.broker import Bus
+from libs.common.messaging.streams import EVENTS_STREAM
+from services.orchestrator.service.wishes import Wishes
+
+
+def subscribe(bus: Bus, wishes: Wishes) -> None:
+    """Hear what users want of their environments."""
+
+    async def on_environment(event: Event) -> None:
+        data = event.payload()
+        if isinstance(data, EnvironmentStatusChanged):
+            return
+        if not isinstance(data, EnvironmentWish):
+            raise PermanentError(f"{event.type} is no wish")
+        if data.environment_id != event.subject:
+            raise PermanentError(f"the envelope is about {event.subject}, the data about {data.environment_id}")
+        await wishes.accept(data)
+
+    bus.durable("environments", "devpocket.env.*.*")(on_environment)
+
+
+class NatsUsage:
+    """`UsageSink` on core NATS."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def publish(self, sample: UsageSample) -> None:
+        """Send it to whoever listens now."""
+        await self._bus.client.publish(usage_subject(sample.environment_id), sample.model_dump_json().encode())
+
+
+class StreamHistory:
+    """`History` in the event stream."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def was_deleted(self, environment_id: str) -> bool:
+        """Whether the stream holds a delete request for it."""
+        subject = f"devpocket.env.{environment_id}.delete_requested"
+        try:
+            await self._bus.jetstream.get_last_msg(EVENTS_STREAM, subject)
+        except NotFoundError:
+            return False
+        return True

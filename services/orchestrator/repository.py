@@ -1,0 +1,257 @@
+"""Environments in MongoDB: collection `workspaces`, one document each, every change a single conditional write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from libs.common.context import Cause
+from libs.common.contracts.environments import DesiredState
+from libs.common.contracts.events import EnvironmentWish, Event, RuntimeRunning, WorkspaceTemplate
+from libs.common.messaging.outbox import PENDING, Outbox, pending
+from libs.common.mongo import Collection, Document
+from services.orchestrator.domain.model import Change, Environment, Progress, Reported, Said, WishCause
+
+SERVICE = "orchestrator"
+COLLECTION = "workspaces"
+
+# `$lte` compares dates with dates only, so "free since ever" is a date and "never due" is null.
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_NO_LEASE = {"holder": None, "until": _EPOCH}
+_LIVING = {"next_reconcile_at": {"$ne": None}}
+
+
+class MongoEnvironments:
+    """`EnvironmentStore`. A tombstone goes after `tombstone_life`, longer than the stream can bring old wishes back."""
+
+    def __init__(self, collection: Collection, outbox: Outbox, *, tombstone_life: timedelta) -> None:
+        self._collection = collection
+        self._outbox = outbox
+        self._tombstone_life = tombstone_life
+
+    async def create_indexes(self) -> None:
+        """What the scans read by, and the end of tombstones."""
+        await self._collection.create_index([("next_reconcile_at", 1)], name="due")
+        await self._collection.create_index([("observed.said", 1), ("sampled_at", 1)], name="usage")
+        await self._collection.create_index([("expires_at", 1)], name="tombstones", expireAfterSeconds=0)
+
+    async def accept(self, wish: EnvironmentWish, cause: WishCause | None, now: datetime) -> bool:
+        """See EnvironmentStore."""
+        outranked = _outranked_by(wish)
+        update = _wish_update(wish, cause, now)
+        try:
+            await self._collection.update_one(outranked, update, upsert=True)
+        except DuplicateKeyError:
+            # There is a document that the wish does not outrank, or another replica inserted one just now.
+            result = await self._collection.update_one(outranked, update)
+            return result.matched_count == 1
+        return True
+
+    async def acquire(
+        self, environment_id: str, holder: str, now: datetime, until: datetime, *, only_if_due: bool
+    ) -> Environment | None:
+        """See EnvironmentStore."""
+        query: Document = {"_id": environment_id, "lease.until": {"$lte": now}}
+        if only_if_due:
+            query["next_reconcile_at"] = {"$lte": now}
+        lease = {"holder": holder, "until": until}
+        return _environment(
+            await self._collection.find_one_and_update(
+                query, {"$set": {"lease": lease}}, return_document=ReturnDocument.AFTER
+            )
+        )
+
+    async def renew(self, environment_id: str, holder: str, until: datetime) -> tuple[DesiredState, int] | None:
+        """See EnvironmentStore."""
+        document = await self._collection.find_one_and_update(
+            {"_id": environment_id, "lease.holder": holder},
+            {"$set": {"lease.until": until}},
+            projection={"desired": 1, "generation": 1},
+        )
+        return None if document is None else (DesiredState(document["desired"]), document["generation"])
+
+    async def reload(self, environment_id: str, holder: str) -> Environment | None:
+        """See EnvironmentStore."""
+        return _environment(await self._collection.find_one({"_id": environment_id, "lease.holder": holder}))
+
+    async def save(self, holder: str, change: Change, now: datetime, runtime: str) -> Environment | None:
+        """See EnvironmentStore."""
+        environment = change.environment
+        query = {
+            "_id": environment.id,
+            "lease.holder": holder,
+            "generation": environment.generation,
+            "desired": environment.desired.value,
+        }
+        document = await self._collection.find_one_and_update(
+            query, self._change_update(change, now, runtime), return_document=ReturnDocument.AFTER
+        )
+        if document is not None and change.report is not None:
+            self._outbox.poke(environment.id)
+        return _environment(document)
+
+    async def release(self, environment_id: str, holder: str) -> None:
+        """See EnvironmentStore."""
+        query = {"_id": environment_id, "lease.holder": holder}
+        await self._collection.update_one(query, {"$set": {"lease": _NO_LEASE}})
+
+    async def due(self, now: datetime, limit: int) -> Sequence[str]:
+        """See EnvironmentStore."""
+        query = {"next_reconcile_at": {"$lte": now}, "lease.until": {"$lte": now}}
+        cursor = self._collection.find(query, {"_id": 1}).sort("next_reconcile_at", 1).limit(limit)
+        return [document["_id"] for document in await cursor.to_list(limit)]
+
+    async def living(self) -> Sequence[str]:
+        """See EnvironmentStore."""
+        return [document["_id"] async for document in self._collection.find(_LIVING, {"_id": 1})]
+
+    async def buried(self, environment_ids: Sequence[str]) -> dict[str, bool]:
+        """See EnvironmentStore."""
+        projection = {"desired": 1, "observed.said": 1}
+        cursor = self._collection.find({"_id": {"$in": list(environment_ids)}}, projection)
+        return {
+            document["_id"]: document["desired"] == DesiredState.DELETED.value
+            and document["observed"]["said"] == Said.DELETED.value
+            async for document in cursor
+        }
+
+    async def unsampled(self, before: datetime, limit: int) -> Sequence[Environment]:
+        """See EnvironmentStore."""
+        query = {
+            "observed.said": Said.RUNNING.value,
+            "desired": DesiredState.RUNNING.value,
+            "sampled_at": {"$lte": before},
+        }
+        cursor = self._collection.find(query).sort("sampled_at", 1).limit(limit)
+        return [_known(document) for document in await cursor.to_list(limit)]
+
+    async def claim_sample(self, environment_id: str, before: datetime, now: datetime) -> bool:
+        """See EnvironmentStore."""
+        query = {"_id": environment_id, "sampled_at": {"$lte": before}}
+        result = await self._collection.update_one(query, {"$set": {"sampled_at": now}})
+        return result.modified_count == 1
+
+    def _change_update(self, change: Change, now: datetime, runtime: str) -> Document:
+        environment = change.environment
+        values: Document = {
+            "observed": _reported_document(environment.reported),
+            "progress": _progress_document(environment.progress),
+            "losses": list(environment.losses),
+            "next_reconcile_at": change.look_again_at,
+        }
+        if change.done:
+            values["lease"] = _NO_LEASE
+        update: Document = {"$set": values}
+        if environment.is_buried:
+            values["spec.variables_sealed"] = None
+            values["expires_at"] = now + self._tombstone_life
+        if change.report is not None:
+            update["$push"] = {PENDING: {"$each": pending([_event(change, runtime)])}}
+            if change.report.kind is RuntimeRunning:
+                # A workspace that has just come up is sampled at once.
+                values["sampled_at"] = _EPOCH
+        return update
+
+
+def _outranked_by(wish: EnvironmentWish) -> Document:
+    older = {"version": {"$lt": wish.version}}
+    not_deleted = {"desired": {"$ne": DesiredState.DELETED.value}}
+    if wish.desired is DesiredState.DELETED:
+        return {"_id": wish.environment_id, "$or": [not_deleted, older]}
+    return {"_id": wish.environment_id, **older, **not_deleted}
+
+
+def _wish_update(wish: EnvironmentWish, cause: WishCause | None, now: datetime) -> Document:
+    wanted: Document = {
+        "user_id": wish.user_id,
+        "name": wish.name,
+        "region": wish.region,
+        "desired": wish.desired.value,
+        "generation": wish.generation,
+        "version": wish.version,
+        "spec": wish.spec.model_dump(mode="json"),
+        "next_reconcile_at": now,
+    }
+    at_first: Document = {
+        "observed": _reported_document(Reported()),
+        "progress": None,
+        "losses": [],
+        "lease": _NO_LEASE,
+        "sampled_at": _EPOCH,
+        PENDING: [],
+    }
+    document = _cause_document(cause or WishCause())
+    (at_first if cause is None else wanted)["cause"] = document
+    return {"$set": wanted, "$setOnInsert": at_first}
+
+
+def _event(change: Change, runtime: str) -> Event:
+    environment, report = change.environment, change.report
+    assert report is not None
+    data = report.kind(
+        environment_id=environment.id,
+        user_id=environment.user_id,
+        generation=environment.generation,
+        runtime=runtime,
+        cluster=environment.ref.cluster,
+        reason=report.reason,
+        message=report.message,
+    )
+    cause = Cause(environment.cause.correlation_id, environment.cause.causation_id, SERVICE)
+    return Event.new(data, subject=environment.id, source=SERVICE, cause=cause)
+
+
+def _environment(document: Document | None) -> Environment | None:
+    return None if document is None else _known(document)
+
+
+def _known(document: Document) -> Environment:
+    progress: dict[str, Any] | None = document["progress"]
+    observed: dict[str, Any] = document["observed"]
+    return Environment(
+        id=document["_id"],
+        user_id=document["user_id"],
+        name=document["name"],
+        region=document["region"],
+        desired=DesiredState(document["desired"]),
+        generation=document["generation"],
+        version=document["version"],
+        spec=WorkspaceTemplate.model_validate(document["spec"]),
+        cause=WishCause(**document["cause"]),
+        reported=Reported(**{**observed, "said": Said(observed["said"])}),
+        progress=None if progress is None else Progress(**progress),
+        losses=tuple(document["losses"]),
+    )
+
+
+def _cause_document(cause: WishCause) -> Document:
+    return {
+        "correlation_id": cause.correlation_id,
+        "causation_id": cause.causation_id,
+        "trace": cause.trace,
+    }
+
+
+def _reported_document(reported: Reported) -> Document:
+    return {
+        "said": reported.said.value,
+        "generation": reported.generation,
+        "reason": reported.reason,
+        "message": reported.message,
+        "at": reported.at,
+    }
+
+
+def _progress_document(progress: Progress | None) -> Document | None:
+    if progress is None:
+        return None
+    return {
+        "generation": progress.generation,
+        "attempts": progress.attempts,
+        "deadline_at": progress.deadline_at,
+        "retry_at": progress.retry_at,
+    }

@@ -1,0 +1,143 @@
+"""Who is reconciled when: on an event, on a change in the runtime, and by a scan that forgets nobody.
+
+One environment is in work once at most in this process, and a bounded number at a time; the lease does the same across
+replicas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from libs.common.clock import Clock
+from libs.runtime.port import WorkspacePhase, WorkspaceRuntime
+from services.orchestrator.ports import EnvironmentStore
+from services.orchestrator.service.loops import repeat
+from services.orchestrator.service.reconcile import Reconciler
+
+_WATCH_AGAIN_S = 1.0
+_BATCHES_AHEAD = 4
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """`concurrency`: environments in work at a time. `finish_s`: what work at hand gets to finish on shutdown."""
+
+    concurrency: int
+    scan_interval_s: float
+    finish_s: float
+
+
+class Dispatcher:
+    """Queues environments and has the reconciler work on them."""
+
+    def __init__(
+        self, reconciler: Reconciler, store: EnvironmentStore, runtime: WorkspaceRuntime, clock: Clock, pace: Pace
+    ) -> None:
+        self._reconciler = reconciler
+        self._store = store
+        self._runtime = runtime
+        self._clock = clock
+        self._pace = pace
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        # Waiting in the queue; True when it wants a look even if the store says that nothing is due.
+        self._waiting: dict[str, bool] = {}
+        # In work; the event tells it that something has changed.
+        self._working: dict[str, asyncio.Event] = {}
+        self._again: dict[str, bool] = {}
+        self._slots = asyncio.Semaphore(pace.concurrency)
+        self._loops: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def poke(self, environment_id: str, *, force: bool = False) -> None:
+        """Look at this environment soon; without `force` only if the store says that it is due."""
+        nudge = self._working.get(environment_id)
+        if nudge is not None:
+            self._again[environment_id] = self._again.get(environment_id, False) or force
+            nudge.set()
+            return
+        if environment_id not in self._waiting:
+            self._queue.put_nowait(environment_id)
+        self._waiting[environment_id] = self._waiting.get(environment_id, False) or force
+
+    async def start(self) -> None:
+        """Look at every environment once, then go on for ever."""
+        await self.resync()
+        self._loops = [
+            asyncio.create_task(self._serve()),
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(repeat("scan", self._pace.scan_interval_s, self.scan)),
+        ]
+
+    async def stop(self) -> None:
+        """Take nothing new, let the work at hand finish for a moment, then cancel it; its leases are given back."""
+        await _end(self._loops)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=self._pace.finish_s)
+        await _end(list(self._tasks))
+
+    async def resync(self) -> None:
+        """Look at every environment, whatever the store says: the world may have changed while nobody watched."""
+        for environment_id in await self._store.living():
+            self.poke(environment_id, force=True)
+
+    async def scan(self) -> None:
+        """Find what is due: retries, regular looks, wishes that came to a replica that is dead now."""
+        room = self._pace.concurrency * _BATCHES_AHEAD - len(self._waiting)
+        if room <= 0:
+            return
+        for environment_id in await self._store.due(self._clock(), room):
+            # In work means that it will look at the newest state before it ends.
+            if environment_id not in self._working:
+                self.poke(environment_id)
+
+    async def _serve(self) -> None:
+        while True:
+            await self._slots.acquire()
+            environment_id = await self._queue.get()
+            force = self._waiting.pop(environment_id)
+            self._working[environment_id] = asyncio.Event()
+            task = asyncio.create_task(self._work_on(environment_id, force=force))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _work_on(self, environment_id: str, *, force: bool) -> None:
+        try:
+            await self._reconciler.reconcile(environment_id, only_if_due=not force, nudge=self._working[environment_id])
+        except Exception as error:
+            log.warning("not reconciled, the scan will retry", environment_id=environment_id, error=repr(error))
+        finally:
+            self._slots.release()
+            del self._working[environment_id]
+            again = self._again.pop(environment_id, None)
+            if again is not None:
+                self.poke(environment_id, force=again)
+
+    async def _watch(self) -> None:
+        """Workspaces that end by themselves are noticed at once; what a broken watch missed, the resync finds."""
+        while True:
+            try:
+                async for observed in self._runtime.watch():
+                    if observed.phase in (WorkspacePhase.STOPPED, WorkspacePhase.FAILED):
+                        self.poke(observed.ref.environment_id, force=True)
+                log.info("runtime watch ended, watching again")
+            except Exception as error:
+                log.warning("runtime watch failed, watching again", error=repr(error))
+            await asyncio.sleep(_WATCH_AGAIN_S)
+            await self._resync_quietly()
+
+    async def _resync_quietly(self) -> None:
+        try:
+            await self.resync()
+        except Exception as error:
+            log.warning("resync failed, the scan covers for it", error=repr(error))
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

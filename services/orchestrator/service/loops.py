@@ -1,0 +1,26 @@
+"""Work that repeats for as long as the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+async def repeat(
+    name: str, seconds: float, step: Callable[[], Awaitable[None]], *, wake: asyncio.Event | None = None
+) -> None:
+    """Do `step` now and then every `seconds`, or as soon as `wake` is set. What it raises is logged."""
+    wake = wake or asyncio.Event()
+    while True:
+        wake.clear()
+        try:
+            await step()
+        except Exception as error:
+            log.warning("background work failed, will be retried", work=name, error=repr(error))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(wake.wait(), seconds)
