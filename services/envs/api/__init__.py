@@ -1,0 +1,9 @@
+"""HTTP routes: parse, call the service, answer."""
+
+from __future__ import annotations
+
+from services.envs.api.environments import router as environments
+from services.envs.api.events import router as events
+from services.envs.api.templates import router as templates
+
+ROUTERS = (environments, events, templates)

@@ -1,0 +1,64 @@
+"""Puts the service together: adapters, then use cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from libs.common.messaging.outbox import OutboxRelay
+from libs.common.mongo import Database
+from libs.common.security.sealing import Sealer
+from services.envs.repository import (
+    AccountRepository,
+    EnvironmentRepository,
+    MetricsRepository,
+    TemplateRepository,
+)
+from services.envs.service.accounts import AccountService
+from services.envs.service.environments import EnvironmentService
+from services.envs.service.reports import ReportService
+from services.envs.service.templates import TemplateService
+from services.envs.service.usage import UsageService
+from services.envs.settings import EnvsSettings
+
+# Orchestrator and terminal open what is sealed here, so the purpose is part of the contract.
+VARIABLES_PURPOSE = "environment-variables"
+
+
+@dataclass(frozen=True, slots=True)
+class UseCases:
+    """Everything this service can do, on one database."""
+
+    environments: EnvironmentService
+    templates: TemplateService
+    accounts: AccountService
+    reports: ReportService
+    usage: UsageService
+    _stores: tuple[EnvironmentRepository, MetricsRepository]
+
+    async def prepare(self) -> None:
+        """Indexes, and the templates that every installation has."""
+        for store in self._stores:
+            await store.create_indexes()
+        await self.templates.seed()
+
+
+def build(settings: EnvsSettings, database: Database, relay: OutboxRelay | None) -> UseCases:
+    """`relay` publishes what is written; None for tools that change no environment."""
+    environments = EnvironmentRepository(database, relay)
+    metrics = MetricsRepository(database)
+    accounts = AccountService(AccountRepository(database))
+    templates = TemplateService(TemplateRepository(database), environments, image_prefix=settings.template_image_prefix)
+    return UseCases(
+        environments=EnvironmentService(
+            environments,
+            templates,
+            accounts,
+            Sealer(settings.secret_key.get_secret_value(), VARIABLES_PURPOSE),
+            verified_only=settings.require_email_verification,
+        ),
+        templates=templates,
+        accounts=accounts,
+        reports=ReportService(environments),
+        usage=UsageService(environments, metrics),
+        _stores=(environments, metrics),
+    )

@@ -1,0 +1,328 @@
+"""The environment: what it is, which wishes are legal when, and what a report of the runtime does to it. Pure.
+
+Only the tables below decide about status. A wish is what a user asked for; a report is what the orchestrator has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import TypeVar
+
+from libs.common.contracts.environments import DesiredState, EnvironmentStatus, Resources
+from libs.common.contracts.events import (
+    EnvironmentCreated,
+    EnvironmentDeleteRequested,
+    EnvironmentRestartRequested,
+    EnvironmentStartRequested,
+    EnvironmentStatusChanged,
+    EnvironmentStopRequested,
+    EnvironmentUpdated,
+    EnvironmentWish,
+    EventData,
+    WorkspaceTemplate,
+)
+from services.envs.errors import TransitionForbiddenError
+
+CREATING, RUNNING, STOPPING, STOPPED, STARTING, RESTARTING, TERMINATING, TERMINATED, ERROR = EnvironmentStatus
+
+_MAX_REASON_CHARS = 500
+WishT = TypeVar("WishT", bound=EnvironmentWish)
+
+
+class Command(StrEnum):
+    """What a user can ask of an environment that exists."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    DELETE = "delete"
+
+
+class Report(StrEnum):
+    """What the orchestrator says about the current wish."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    DELETED = "deleted"
+
+
+Trigger = Command | Report
+
+_LIVE = frozenset(EnvironmentStatus) - {TERMINATED}
+
+_ROWS: tuple[tuple[Trigger, Iterable[EnvironmentStatus], EnvironmentStatus], ...] = (
+    (Command.START, (STOPPED, ERROR), STARTING),
+    (Command.STOP, (RUNNING, CREATING, STARTING, RESTARTING, ERROR), STOPPING),
+    (Command.RESTART, (RUNNING, ERROR), RESTARTING),
+    (Command.DELETE, _LIVE - {TERMINATING}, TERMINATING),
+    (Report.RUNNING, (CREATING, STARTING, RESTARTING), RUNNING),
+    (Report.STOPPED, (STOPPING,), STOPPED),
+    (Report.FAILED, (CREATING, STARTING, RESTARTING, STOPPING, RUNNING), ERROR),
+    (Report.DELETED, (TERMINATING,), TERMINATED),
+    # The orchestrator goes on trying after it has reported a failure, so a late success still counts,
+    # and a later failure may have a better reason. A deletion that fails stays a deletion.
+    (Report.RUNNING, (ERROR,), RUNNING),
+    (Report.STOPPED, (ERROR,), STOPPED),
+    (Report.FAILED, (ERROR,), ERROR),
+    (Report.FAILED, (TERMINATING,), TERMINATING),
+)
+
+TRANSITIONS: dict[tuple[EnvironmentStatus, Trigger], EnvironmentStatus] = {
+    (source, trigger): target for trigger, sources, target in _ROWS for source in sources
+}
+"""The transition table. What is not in it does not happen."""
+
+ALREADY: dict[Command, frozenset[EnvironmentStatus]] = {
+    Command.START: frozenset({RUNNING, STARTING}),
+    Command.STOP: frozenset({STOPPED, STOPPING}),
+    Command.RESTART: frozenset({RESTARTING}),
+    Command.DELETE: frozenset({TERMINATING, TERMINATED}),
+}
+"""Where a command has nothing left to do: it succeeds and changes nothing."""
+
+DESIRED: dict[Command, DesiredState] = {
+    Command.START: DesiredState.RUNNING,
+    Command.STOP: DesiredState.STOPPED,
+    Command.RESTART: DesiredState.RUNNING,
+    Command.DELETE: DesiredState.DELETED,
+}
+
+FULFILS: dict[Report, DesiredState] = {
+    Report.RUNNING: DesiredState.RUNNING,
+    Report.STOPPED: DesiredState.STOPPED,
+    Report.DELETED: DesiredState.DELETED,
+}
+"""A success counts only for the wish it fulfils; a failure counts for any."""
+
+_WISHES: dict[Command, type[EnvironmentWish]] = {
+    Command.START: EnvironmentStartRequested,
+    Command.STOP: EnvironmentStopRequested,
+    Command.RESTART: EnvironmentRestartRequested,
+    Command.DELETE: EnvironmentDeleteRequested,
+}
+
+_PARTICIPLES = {
+    Command.START: "started",
+    Command.STOP: "stopped",
+    Command.RESTART: "restarted",
+    Command.DELETE: "deleted",
+}
+_HINTS = {
+    CREATING: "please wait until it is running",
+    STARTING: "please wait until it is running",
+    RESTARTING: "please wait until it is running",
+    STOPPING: "please wait until it is stopped",
+    STOPPED: "start it instead",
+    TERMINATING: "it is being deleted",
+    TERMINATED: "it is gone",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The latest sample, absolute: cpu in thousandths of a core, the others in bytes."""
+
+    cpu_millis: float
+    memory_bytes: int
+    storage_bytes: int
+    sampled_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """One environment as users see it.
+
+    `generation` rises with every wish that concerns the runtime, `version` with every write but those of usage and
+    last access. `report_sequence` is the stream sequence of the last report applied to this generation. `slot` is the
+    place it takes in the owner's plan, None once it is terminated.
+    """
+
+    id: str
+    user_id: str
+    name: str
+    description: str | None
+    template: str
+    image: str
+    web_port: int | None
+    resources: Resources
+    region: str | None
+    startup_command: str | None
+    variables_sealed: str | None
+    status: EnvironmentStatus
+    status_reason: str | None
+    desired: DesiredState
+    generation: int
+    version: int
+    report_sequence: int
+    slot: int | None
+    created_at: datetime
+    updated_at: datetime
+    installation_completed: bool = False
+    last_accessed: datetime | None = None
+    deleted_at: datetime | None = None
+    usage: Usage | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the API still shows it."""
+        return self.status is not TERMINATED
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """New values; None leaves a value as it is, an empty text clears it."""
+
+    name: str | None = None
+    description: str | None = None
+    resources: Resources | None = None
+    startup_command: str | None = None
+    variables_sealed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A report as it arrived: for which wish, and where it stands in the stream."""
+
+    report: Report
+    generation: int
+    sequence: int
+    reason: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A decision: the environment before and after, and what has to be told in the same write."""
+
+    before: Environment
+    after: Environment
+    events: tuple[EventData, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing has to be written."""
+        return self.after is self.before
+
+
+def created(environment: Environment) -> EnvironmentCreated:
+    """The event of a new environment."""
+    return _wish(EnvironmentCreated, environment)
+
+
+def decide(environment: Environment, command: Command, now: datetime) -> Change:
+    """What a user's command does. Raises TransitionForbiddenError."""
+    if environment.status in ALREADY[command]:
+        return Change(environment, environment)
+    target = TRANSITIONS.get((environment.status, command))
+    if target is None:
+        raise TransitionForbiddenError(_refusal(environment.status, _PARTICIPLES[command]))
+    after = replace(
+        environment,
+        status=target,
+        status_reason=None,
+        desired=DESIRED[command],
+        generation=environment.generation + 1,
+        version=environment.version + 1,
+        # Sequences are compared within one generation only, so that a stream that began anew heals with the next wish.
+        report_sequence=0,
+        updated_at=now,
+    )
+    return Change(environment, after, (_wish(_WISHES[command], after), _status_changed(environment, after)))
+
+
+def edit(environment: Environment, wanted: Edit, now: datetime) -> Change:
+    """Change what does not concern the running workspace; it takes effect at the next start.
+
+    Raises TransitionForbiddenError for an environment that is being deleted.
+    """
+    if environment.desired is DesiredState.DELETED:
+        raise TransitionForbiddenError(_refusal(environment.status, "changed"))
+    after = replace(
+        environment,
+        name=wanted.name or environment.name,
+        description=environment.description if wanted.description is None else wanted.description or None,
+        resources=wanted.resources or environment.resources,
+        startup_command=(
+            environment.startup_command if wanted.startup_command is None else wanted.startup_command or None
+        ),
+        variables_sealed=wanted.variables_sealed or environment.variables_sealed,
+    )
+    if after == environment:
+        return Change(environment, environment)
+    after = replace(after, version=environment.version + 1, updated_at=now)
+    return Change(environment, after, (_wish(EnvironmentUpdated, after),))
+
+
+def observe(environment: Environment, seen: Observation, now: datetime) -> Change:
+    """What a report does: nothing when it is about another wish, or older than one already applied."""
+    stale = seen.generation != environment.generation or seen.sequence <= environment.report_sequence
+    if stale or not environment.is_live:
+        return Change(environment, environment)
+    heard = replace(environment, report_sequence=seen.sequence, version=environment.version + 1)
+    target = TRANSITIONS.get((environment.status, seen.report))
+    if target is None or FULFILS.get(seen.report, environment.desired) is not environment.desired:
+        return Change(environment, heard)
+    reason = failure_sentence(seen.reason, seen.message) if seen.report is Report.FAILED else None
+    if (target, reason) == (environment.status, environment.status_reason):
+        return Change(environment, heard)
+    after = replace(
+        heard,
+        status=target,
+        status_reason=reason,
+        updated_at=now,
+        installation_completed=environment.installation_completed or target is RUNNING,
+    )
+    if target is TERMINATED:
+        after = replace(after, slot=None, deleted_at=now)
+    return Change(environment, after, (_status_changed(environment, after),))
+
+
+def failure_sentence(reason: str | None, message: str | None) -> str:
+    """One sentence a person can act on, from a CamelCase reason and a message, either of which may be missing."""
+    text = " ".join((message or "").split()).rstrip(".")
+    words = "".join(f" {char.lower()}" if char.isupper() else char for char in reason or "").strip()
+    if text:
+        sentence = f"{text} ({reason})" if reason else text
+    else:
+        sentence = words.capitalize() or "The runtime gave no reason"
+    return sentence if len(sentence) <= _MAX_REASON_CHARS else f"{sentence[: _MAX_REASON_CHARS - 1]}…"
+
+
+def _refusal(status: EnvironmentStatus, participle: str) -> str:
+    return f"The environment is {status} and cannot be {participle} now: {_HINTS[status]}"
+
+
+def _wish(kind: type[WishT], environment: Environment) -> WishT:
+    return kind(
+        environment_id=environment.id,
+        user_id=environment.user_id,
+        name=environment.name,
+        region=environment.region,
+        desired=environment.desired,
+        generation=environment.generation,
+        version=environment.version,
+        spec=WorkspaceTemplate(
+            template=environment.template,
+            image=environment.image,
+            resources=environment.resources,
+            variables_sealed=environment.variables_sealed,
+            startup_command=environment.startup_command,
+            web_port=environment.web_port,
+        ),
+    )
+
+
+def _status_changed(before: Environment, after: Environment) -> EnvironmentStatusChanged:
+    return EnvironmentStatusChanged(
+        environment_id=after.id,
+        user_id=after.user_id,
+        status=after.status,
+        previous=before.status,
+        status_reason=after.status_reason,
+        generation=after.generation,
+        version=after.version,
+    )

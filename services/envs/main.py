@@ -1,0 +1,46 @@
+"""The envs service: environments, templates, quotas, usage. `create_app` puts it together and connects nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from libs.common.http.app import create_service_app
+from libs.common.platform import Platform
+from libs.common.security.keys import KeySource
+from services.envs.api import ROUTERS
+from services.envs.deps import build
+from services.envs.events.history import StreamHistory
+from services.envs.events.live import LiveFeed
+from services.envs.events.subscribers import subscribe
+from services.envs.settings import EnvsSettings
+from services.envs.termination import on_termination
+
+SERVICE = "envs"
+
+
+def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None = None) -> FastAPI:
+    """The application. `keys` replaces auth's key set, for tests."""
+    settings = settings or EnvsSettings()
+    platform = Platform(settings, SERVICE, keys=keys)
+    use_cases = build(settings, platform.database, platform.outbox)
+    live = LiveFeed(platform.bus)
+    subscribe(platform.bus, use_cases.reports, use_cases.accounts, use_cases.usage)
+    platform.revocations.on_revoked(live.close_session)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with platform.starting(use_cases.prepare, live.start):
+            with on_termination(live.close_all):
+                yield
+        await live.stop()
+
+    app = create_service_app(platform, ROUTERS, lifespan)
+    app.state.environments = use_cases.environments
+    app.state.templates = use_cases.templates
+    app.state.usage = use_cases.usage
+    app.state.history = StreamHistory(platform.bus)
+    app.state.live = live
+    return app

@@ -1,0 +1,1 @@
+"""Use cases of environments, one file per family."""

@@ -1,0 +1,70 @@
+"""What the orchestrator and the terminal say about environments."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import structlog
+
+from libs.common.clock import Clock, utc_now
+from libs.common.contracts.events import (
+    RuntimeDeleted,
+    RuntimeFailed,
+    RuntimeReport,
+    RuntimeRunning,
+    RuntimeStopped,
+)
+from libs.common.errors import TemporaryError
+from services.envs.domain import Environment, Observation, Report, observe
+from services.envs.errors import EditConflictError
+from services.envs.ports import EnvironmentStore
+from services.envs.service.writes import change_environment
+
+_REPORTS: dict[type[RuntimeReport], Report] = {
+    RuntimeRunning: Report.RUNNING,
+    RuntimeStopped: Report.STOPPED,
+    RuntimeFailed: Report.FAILED,
+    RuntimeDeleted: Report.DELETED,
+}
+
+log = structlog.get_logger(__name__)
+
+
+class ReportService:
+    """Applies reports; right for any order, any number of times."""
+
+    def __init__(self, store: EnvironmentStore, clock: Clock = utc_now) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def apply(self, report: RuntimeReport, sequence: int) -> None:
+        """Take over what the runtime has. `sequence`: where the report stands in the stream.
+
+        Reports that do not concern the status, and those about an environment nobody knows (a replay, a tombstone that
+        has expired), are done at once. Raises TemporaryError when other writers were always faster.
+        """
+        kind = _REPORTS.get(type(report))
+        if kind is None:
+            return
+        seen = Observation(kind, report.generation, sequence, report.reason, report.message)
+
+        async def load() -> Environment:
+            found = await self._store.get(report.environment_id)
+            if found is None:
+                raise _UnknownEnvironmentError
+            return found
+
+        try:
+            await change_environment(self._store, load, lambda current: observe(current, seen, self._clock()))
+        except _UnknownEnvironmentError:
+            log.info("report about an unknown environment", environment_id=report.environment_id, report=kind)
+        except EditConflictError as error:
+            raise TemporaryError("other writers were always faster", delay_s=0.5) from error
+
+    async def opened_terminal(self, environment_id: str, at: datetime) -> None:
+        """Somebody works in it."""
+        await self._store.touch(environment_id, at)
+
+
+class _UnknownEnvironmentError(Exception):
+    """Ends the loop of `change_environment`."""
