@@ -1,0 +1,36 @@
+"""What the routes find in `app.state.terminal`; the composition root puts it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import HTTPConnection
+
+from libs.common.security.tokens import TokenVerifier
+from libs.runtime.port import ExecRuntime
+from services.terminal.ports import ConnectionSlots
+from services.terminal.service.access import Access
+from services.terminal.service.connections import Connections
+from services.terminal.service.sessions import Sessions
+from services.terminal.service.tickets import TicketDesk
+from services.terminal.settings import TerminalSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalState:
+    """The use cases, put together."""
+
+    settings: TerminalSettings
+    tokens: TokenVerifier
+    access: Access
+    tickets: TicketDesk
+    sessions: Sessions
+    connections: Connections
+    slots: ConnectionSlots
+    runtime: ExecRuntime
+
+
+def terminal_state(connection: HTTPConnection) -> TerminalState:
+    """Of the app that this request or WebSocket came to."""
+    state: TerminalState = connection.app.state.terminal
+    return state

@@ -1,0 +1,26 @@
+"""POST /api/v1/ws/tickets: a ticket for a WebSocket URL."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+
+from libs.common.http.auth import CurrentUser
+from libs.common.http.problems import responses
+from services.terminal.api.state import terminal_state
+from services.terminal.domain import Caller
+from services.terminal.schemas import TicketAnswer, TicketRequest
+
+router = APIRouter(prefix="/api/v1/ws", tags=["terminal"])
+
+
+@router.post(
+    "/tickets",
+    status_code=201,
+    summary="A single-use ticket for a terminal or log WebSocket",
+    responses=responses(401, 404),
+)
+async def create_ticket(body: TicketRequest, user: CurrentUser, request: Request) -> TicketAnswer:
+    """For any signed-in user, for an environment of their own. Goes into the URL as `?ticket=`."""
+    desk = terminal_state(request).tickets
+    ticket = await desk.issue(Caller.of(user), body.environment_id, body.kind)
+    return TicketAnswer(ticket=ticket, expires_in=desk.life_seconds)

@@ -1,0 +1,129 @@
+"""Redis: tickets, and the count of connections per user that all replicas share."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+
+import structlog
+from redis.asyncio import Redis
+
+from libs.common.contracts.identity import Plan
+from libs.common.errors import UnavailableError
+from libs.common.redis import UNAVAILABLE_ERRORS
+from services.terminal.domain import Caller, SocketKind, TooManyConnectionsError
+from services.terminal.ports import Ticket
+
+# A slot outlives its replica by this much; refreshed at every upkeep round, several times within it.
+_SLOT_LIFE_S = 60
+_WARN_EVERY_S = 10.0
+
+# KEYS[1]: the user's slots, a sorted set of connection ids by expiry. ARGV: limit (0: none), life in seconds, ids.
+# The server's clock decides, so that replicas need not agree on the time.
+_TAKE = """
+local now = tonumber(redis.call('TIME')[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+local limit = tonumber(ARGV[1])
+if limit > 0 and redis.call('ZCARD', KEYS[1]) >= limit then return 0 end
+for i = 3, #ARGV do redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[i]) end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
+
+log = structlog.get_logger(__name__)
+
+
+class RedisTickets:
+    """Tickets that expire by themselves and can be taken once (GETDEL, Redis 6.2)."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def put(self, key: str, ticket: Ticket, life_seconds: int) -> None:
+        """Raises UnavailableError."""
+        caller = ticket.caller
+        value = json.dumps(
+            {
+                "user_id": caller.user_id,
+                "login_id": caller.login_id,
+                "plan": caller.plan.value,
+                "environment_id": ticket.environment_id,
+                "kind": ticket.kind.value,
+            }
+        )
+        try:
+            await self._redis.set(_ticket_key(key), value, ex=life_seconds)
+        except UNAVAILABLE_ERRORS as error:
+            raise _tickets_away() from error
+
+    async def take(self, key: str) -> Ticket | None:
+        """Raises UnavailableError."""
+        try:
+            value = await self._redis.getdel(_ticket_key(key))
+        except UNAVAILABLE_ERRORS as error:
+            raise _tickets_away() from error
+        if value is None:
+            return None
+        fields = json.loads(value)
+        caller = Caller(fields["user_id"], fields["login_id"], Plan(fields["plan"]))
+        return Ticket(caller, fields["environment_id"], SocketKind(fields["kind"]))
+
+
+class RedisSlots:
+    """At most `limit` connections per user over all replicas; with Redis away, per process."""
+
+    def __init__(self, redis: Redis, *, limit: int) -> None:
+        self._redis = redis
+        self._limit = limit
+        self._held: dict[str, str] = {}
+        self._warned_at = float("-inf")
+
+    async def take(self, user_id: str, connection_id: str) -> None:
+        """Raises TooManyConnectionsError."""
+        try:
+            taken = await self._take(user_id, self._limit, connection_id)
+        except UNAVAILABLE_ERRORS as error:
+            self._warn(error)
+            taken = Counter(self._held.values())[user_id] < self._limit
+        if not taken:
+            raise TooManyConnectionsError(self._limit)
+        self._held[connection_id] = user_id
+
+    async def release(self, user_id: str, connection_id: str) -> None:
+        """With Redis away the slot expires by itself."""
+        self._held.pop(connection_id, None)
+        try:
+            await self._redis.zrem(_slots_key(user_id), connection_id)
+        except UNAVAILABLE_ERRORS as error:
+            self._warn(error)
+
+    async def refresh(self) -> None:
+        """Prolong what this process holds, and put back what a restarted Redis has forgotten."""
+        by_user: dict[str, list[str]] = {}
+        for connection_id, user_id in self._held.items():
+            by_user.setdefault(user_id, []).append(connection_id)
+        for user_id, connection_ids in by_user.items():
+            held = [connection_id for connection_id in connection_ids if connection_id in self._held]
+            await self._take(user_id, 0, *held)
+
+    async def _take(self, user_id: str, limit: int, *connection_ids: str) -> bool:
+        arguments = [str(limit), str(_SLOT_LIFE_S), *connection_ids]
+        return bool(await self._redis.eval(_TAKE, 1, _slots_key(user_id), *arguments))
+
+    def _warn(self, error: Exception) -> None:
+        if time.monotonic() - self._warned_at > _WARN_EVERY_S:
+            self._warned_at = time.monotonic()
+            log.warning("connections are counted per process: redis cannot be reached", error=repr(error))
+
+
+def _ticket_key(key: str) -> str:
+    return f"devpocket:ticket:{key}"
+
+
+def _slots_key(user_id: str) -> str:
+    return f"devpocket:connections:{user_id}"
+
+
+def _tickets_away() -> UnavailableError:
+    return UnavailableError("Tickets cannot be handled right now, please try again in a moment")

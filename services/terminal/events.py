@@ -1,0 +1,42 @@
+"""Subscribers: the read model by a durable consumer, and what concerns this replica's sockets by a plain one."""
+
+from __future__ import annotations
+
+import json
+
+import structlog
+from nats.aio.msg import Msg
+
+from libs.common.contracts.events import Event
+from libs.common.messaging.broker import Bus
+from services.terminal.ports import Environments
+from services.terminal.service.upkeep import Upkeep
+
+_ENVIRONMENT_EVENTS = "devpocket.env.*.*"
+
+log = structlog.get_logger(__name__)
+
+
+def subscribe_durably(bus: Bus, environments: Environments) -> None:
+    """Keep the read model; the replicas share the work. Call before the bus starts."""
+
+    @bus.durable("environments", _ENVIRONMENT_EVENTS)  # type: ignore[untyped-decorator]
+    async def on_environment(event: Event) -> None:
+        await environments.apply(event.payload())
+
+
+async def subscribe_here(bus: Bus, upkeep: Upkeep) -> None:
+    """Hear the same events in every replica, because each has to close sockets of its own. At most once is enough:
+    the upkeep finds what was missed. Call after the bus has started."""
+
+    async def on_message(message: Msg) -> None:
+        try:
+            data = Event.model_validate(json.loads(message.data)).payload()
+            await upkeep.environment_event(data)
+        except ValueError:
+            # The durable consumer gets it too, and takes it to the dead letters.
+            return
+        except Exception as error:
+            log.warning("event not acted upon, the upkeep will", subject=message.subject, error=repr(error))
+
+    await bus.client.subscribe(_ENVIRONMENT_EVENTS, cb=on_message)

@@ -1,0 +1,169 @@
+"""Puts the terminal service together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from fastapi import FastAPI
+
+from libs.common.clock import utc_now
+from libs.common.http.app import create_service_app
+from libs.common.ids import new_id
+from libs.common.platform import Platform
+from libs.common.security.keys import KeySource
+from libs.runtime.factory import create_exec_runtime
+from libs.runtime.port import ExecRuntime
+from services.terminal import api
+from services.terminal.api.state import TerminalState
+from services.terminal.cache import RedisSlots, RedisTickets
+from services.terminal.domain import CLOSINGS, CloseReason
+from services.terminal.events import subscribe_durably, subscribe_here
+from services.terminal.repository import MongoEnvironments, MongoSessions
+from services.terminal.service.access import Access
+from services.terminal.service.connections import Connections
+from services.terminal.service.sessions import Sessions
+from services.terminal.service.tickets import TicketDesk
+from services.terminal.service.upkeep import Upkeep, UpkeepTimes
+from services.terminal.sessions.session import SessionLimits
+from services.terminal.settings import TerminalSettings
+from services.terminal.shutdown import draining_before_server_stops
+
+_SERVICE = "terminal"
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(
+    settings: TerminalSettings | None = None, *, keys: KeySource | None = None, runtime: ExecRuntime | None = None
+) -> FastAPI:
+    """The service; `keys` and `runtime` replace auth's JWKS and the configured driver."""
+    settings = settings or TerminalSettings()
+    runtime = runtime or create_exec_runtime(
+        settings.runtime, local_dir=settings.local_runtime_dir, isolation=settings.local_runtime_isolation
+    )
+    platform = Platform(settings, _SERVICE, keys=keys, extra_probes={"runtime": _OpenOnce(runtime).probe})
+    terminal = Terminal(settings, platform, runtime)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            with draining_before_server_stops(terminal.stop):
+                async with platform.starting(terminal.prepare, terminal.start):
+                    yield
+        finally:
+            await terminal.stop()
+            await runtime.close()
+
+    app = create_service_app(platform, api.routers, lifespan)
+    app.state.terminal = terminal.state
+    return app
+
+
+class Terminal:
+    """The use cases and what works in the background, wired to each other."""
+
+    def __init__(self, settings: TerminalSettings, platform: Platform, runtime: ExecRuntime) -> None:
+        self._settings = settings
+        self._platform = platform
+        self._replica_id = new_id()
+        self._upkeep_task: asyncio.Task[None] | None = None
+        # An event can come back for as long as the stream holds it.
+        self._environments = MongoEnvironments(
+            platform.database, utc_now, tombstone_days=settings.stream_max_age_days + 1
+        )
+        self._store = MongoSessions(platform.database, platform.outbox.attach, utc_now)
+        self._connections = Connections()
+        self._sessions = Sessions(
+            runtime,
+            self._store,
+            self._environments,
+            limits=_limits(settings),
+            replica_id=self._replica_id,
+            per_user=settings.terminal_sessions_per_user,
+            clock=utc_now,
+        )
+        access = Access(self._environments, grace_seconds=settings.read_model_grace_seconds)
+        slots = RedisSlots(platform.redis, limit=settings.terminal_connections_per_user)
+        self._upkeep = Upkeep(
+            self._sessions,
+            self._connections,
+            self._store,
+            self._environments,
+            slots,
+            replica_id=self._replica_id,
+            times=_times(settings),
+        )
+        tickets = TicketDesk(
+            access,
+            RedisTickets(platform.redis),
+            life_seconds=settings.ticket_life_seconds,
+            is_revoked=platform.revocations.is_revoked,
+        )
+        self.state = TerminalState(
+            settings, platform.tokens, access, tickets, self._sessions, self._connections, slots, runtime
+        )
+        platform.revocations.on_revoked(self._upkeep.login_revoked)
+        subscribe_durably(platform.bus, self._environments)
+
+    async def prepare(self) -> None:
+        """Make indexes, and be known as alive before the first session is."""
+        await self._environments.prepare()
+        await self._store.prepare()
+        await self._store.heartbeat(self._replica_id)
+
+    async def start(self) -> None:
+        """Begin to work; the connections are there."""
+        await subscribe_here(self._platform.bus, self._upkeep)
+        self._upkeep_task = asyncio.create_task(self._upkeep.run())
+
+    async def stop(self) -> None:
+        """Close every connection, end every shell, tell the bus; bounded in time, and safe to repeat."""
+        if self._upkeep_task is None:
+            return
+        self._upkeep_task.cancel()
+        self._upkeep_task = None
+        try:
+            async with asyncio.timeout(self._settings.terminal_shutdown_seconds):
+                await asyncio.gather(
+                    self._connections.close_all(CLOSINGS[CloseReason.SHUTDOWN]), self._sessions.drain()
+                )
+                await self._store.retire(self._replica_id)
+        except Exception as error:
+            # What is left open in the store is closed as lost by another replica, or by the next start.
+            log.warning("shutdown is not complete", error=repr(error), sessions=len(self._sessions))
+
+
+class _OpenOnce:
+    """The runtime's health: whether it could be opened."""
+
+    def __init__(self, runtime: ExecRuntime) -> None:
+        self._runtime = runtime
+        self._opened = False
+
+    async def probe(self) -> None:
+        """Raises RuntimeUnavailableError with a sentence that says what is missing."""
+        if not self._opened:
+            await self._runtime.open()
+            self._opened = True
+
+
+def _limits(settings: TerminalSettings) -> SessionLimits:
+    return SessionLimits(
+        ring_bytes=settings.terminal_ring_bytes,
+        window_bytes=settings.terminal_window_bytes,
+        # Two messages of the largest size: one that is being written to the shell, and one that came meanwhile.
+        input_bytes=2 * settings.terminal_message_bytes,
+        hold_seconds=settings.terminal_hold_seconds,
+        detached_bytes_per_second=settings.terminal_detached_bytes_per_second,
+    )
+
+
+def _times(settings: TerminalSettings) -> UpkeepTimes:
+    return UpkeepTimes(
+        every_seconds=settings.terminal_upkeep_seconds,
+        detached_seconds=settings.terminal_detached_seconds,
+        stalled_seconds=settings.terminal_stalled_seconds,
+    )

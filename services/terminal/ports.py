@@ -1,0 +1,147 @@
+"""What the terminal service needs from outside. Workspaces come from `libs.runtime.port.ExecRuntime`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from libs.common.contracts.events import EventData
+from services.terminal.domain import Caller, CloseReason, Closing, Environment, SocketKind
+from services.terminal.protocol import Frame
+
+
+class ChannelClosedError(Exception):
+    """The client is gone."""
+
+
+class Channel(Protocol):
+    """The sending half of one WebSocket."""
+
+    async def send(self, frame: Frame) -> None:
+        """Waits while the client takes nothing. Raises ChannelClosedError."""
+        ...
+
+    async def close(self, socket_code: int, reason: str) -> None:
+        """Send the close frame. Raises ChannelClosedError."""
+        ...
+
+
+class Connection(Protocol):
+    """One open WebSocket, as far as those who may have to close it are concerned."""
+
+    caller: Caller
+    environment_id: str
+
+    def close(self, closing: Closing) -> None:
+        """Ask for the end; returns at once, and the socket is given up within a second."""
+        ...
+
+    def stalled_for(self) -> float:
+        """For how many seconds the client has not taken what is being sent; 0.0 when nothing waits."""
+        ...
+
+
+class Environments(Protocol):
+    """The read model of environments."""
+
+    async def find(self, environment_id: str) -> Environment | None:
+        """None when no event told of it."""
+        ...
+
+    async def find_many(self, environment_ids: Iterable[str]) -> Mapping[str, Environment]:
+        """Those that are known, by id."""
+        ...
+
+    async def apply(self, data: EventData) -> None:
+        """Keep what an event tells; older versions than the one held are ignored, and so are other events."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSession:
+    """A shell that was started. `owner` is the replica that holds it."""
+
+    id: str
+    environment_id: str
+    user_id: str
+    owner: str
+    opened_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSession:
+    """How a session ended; `exit_code` is None when the shell was ended from our side."""
+
+    id: str
+    environment_id: str
+    user_id: str
+    reason: CloseReason
+    exit_code: int | None
+    output_bytes: int
+
+
+class SessionStore(Protocol):
+    """Sessions of all replicas, with the events about them in the same writes."""
+
+    async def opened(self, session: OpenedSession) -> None:
+        """Store it with its session_opened event."""
+        ...
+
+    async def closed(self, session: ClosedSession) -> None:
+        """Close it with its session_closed event, once: nothing happens when it is closed already."""
+        ...
+
+    async def publish(self, session_ids: Iterable[str]) -> None:
+        """Take pending events of these sessions to the bus now, as far as it can be reached."""
+        ...
+
+    async def heartbeat(self, owner: str) -> None:
+        """This replica lives."""
+        ...
+
+    async def retire(self, owner: str) -> None:
+        """This replica is about to end and holds nothing any more."""
+        ...
+
+    async def lost(self, limit: int) -> Sequence[OpenedSession]:
+        """Open sessions whose owners have had no heartbeat for too long."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a ticket allows, once."""
+
+    caller: Caller
+    environment_id: str
+    kind: SocketKind
+
+
+class TicketStore(Protocol):
+    """Short-lived single-use tickets."""
+
+    async def put(self, key: str, ticket: Ticket, life_seconds: int) -> None:
+        """Raises UnavailableError."""
+        ...
+
+    async def take(self, key: str) -> Ticket | None:
+        """The ticket, to exactly one asker. Raises UnavailableError."""
+        ...
+
+
+class ConnectionSlots(Protocol):
+    """Counts the connections of each user over all replicas."""
+
+    async def take(self, user_id: str, connection_id: str) -> None:
+        """Raises TooManyConnectionsError."""
+        ...
+
+    async def release(self, user_id: str, connection_id: str) -> None:
+        """Give it back."""
+        ...
+
+    async def refresh(self) -> None:
+        """Keep the slots that this process holds from expiring."""
+        ...

@@ -1,0 +1,190 @@
+"""MongoDB: the read model of environments, and the sessions of all replicas with their events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any
+
+from pymongo.errors import DuplicateKeyError
+
+from libs.common.clock import Clock
+from libs.common.context import current_cause
+from libs.common.contracts.environments import DesiredState, EnvironmentStatus
+from libs.common.contracts.events import (
+    EnvironmentStatusChanged,
+    EnvironmentWish,
+    Event,
+    EventData,
+    TerminalSessionClosed,
+    TerminalSessionOpened,
+)
+from libs.common.messaging.outbox import PENDING, Outbox, pending
+from libs.common.mongo import Collection, Database, Document
+from services.terminal.domain import Environment
+from services.terminal.ports import ClosedSession, OpenedSession
+
+_SOURCE = "terminal"
+# Three heartbeats and a slow database write.
+OWNER_DEAD_AFTER_SECONDS = 30.0
+_CLOSED_KEPT_DAYS = 30
+
+
+class MongoEnvironments:
+    """One document per environment: the newest wish and the newest status, each kept by its own version."""
+
+    def __init__(self, database: Database, clock: Clock, *, tombstone_days: int) -> None:
+        """`tombstone_days`: longer than events last, so that none can bring a deleted environment back."""
+        self._collection = database["environments"]
+        self._clock = clock
+        self._tombstone_days = tombstone_days
+
+    async def prepare(self) -> None:
+        """Make the indexes."""
+        await self._collection.create_index("expires_at", expireAfterSeconds=0, name="tombstones")
+
+    async def find(self, environment_id: str) -> Environment | None:
+        """None when no event told of it."""
+        document = await self._collection.find_one({"_id": environment_id})
+        return None if document is None else _environment(document)
+
+    async def find_many(self, environment_ids: Iterable[str]) -> Mapping[str, Environment]:
+        """Those that are known, by id."""
+        ids = list(environment_ids)
+        documents = await self._collection.find({"_id": {"$in": ids}}).to_list(len(ids))
+        return {document["_id"]: _environment(document) for document in documents}
+
+    async def apply(self, data: EventData) -> None:
+        """Keep what is newer than what is there; safe to repeat, in any order."""
+        if isinstance(data, EnvironmentWish):
+            gone = data.desired is DesiredState.DELETED
+            await self._keep("wish", data, {"desired": data.desired.value}, gone=gone)
+        elif isinstance(data, EnvironmentStatusChanged):
+            gone = data.status is EnvironmentStatus.TERMINATED
+            await self._keep("status", data, {"status": data.status.value}, gone=gone)
+
+    async def _keep(
+        self, part: str, data: EnvironmentWish | EnvironmentStatusChanged, fields: Document, *, gone: bool
+    ) -> None:
+        version = f"{part}_version"
+        changes = {**fields, "user_id": data.user_id, version: data.version, f"{part}_generation": data.generation}
+        if gone:
+            changes["expires_at"] = self._clock() + timedelta(days=self._tombstone_days)
+        older = {
+            "_id": data.environment_id,
+            "$or": [{version: {"$lt": data.version}}, {version: {"$exists": False}}],
+        }
+        try:
+            await self._collection.update_one(older, {"$set": changes}, upsert=True)
+        except DuplicateKeyError:
+            # Either what is there is as new, or another event has just made the document.
+            await self._collection.update_one(older, {"$set": changes})
+
+
+class MongoSessions:
+    """Sessions with their events in the same writes, and the heartbeats of the replicas that own them."""
+
+    def __init__(self, database: Database, outbox: Callable[[Collection], Outbox], clock: Clock) -> None:
+        self._collection: Collection = database["sessions"]
+        self._replicas: Collection = database["replicas"]
+        self._outbox = outbox(self._collection)
+        self._clock = clock
+
+    async def prepare(self) -> None:
+        """Make the indexes."""
+        await self._collection.create_index([("state", 1), ("owner", 1)], name="open_by_owner")
+        await self._collection.create_index("expires_at", expireAfterSeconds=0, name="closed_expire")
+        life = int(OWNER_DEAD_AFTER_SECONDS * 10)
+        await self._replicas.create_index("seen_at", expireAfterSeconds=life, name="dead_expire")
+
+    async def opened(self, session: OpenedSession) -> None:
+        """Store it with its session_opened event."""
+        event = TerminalSessionOpened(
+            session_id=session.id, environment_id=session.environment_id, user_id=session.user_id
+        )
+        await self._collection.insert_one(
+            {
+                "_id": session.id,
+                "environment_id": session.environment_id,
+                "user_id": session.user_id,
+                "owner": session.owner,
+                "state": "open",
+                "opened_at": session.opened_at,
+                PENDING: pending([_event(event, session.environment_id)]),
+            }
+        )
+        self._outbox.poke(session.id)
+
+    async def closed(self, session: ClosedSession) -> None:
+        """Close it with its session_closed event, once."""
+        event = TerminalSessionClosed(
+            session_id=session.id,
+            environment_id=session.environment_id,
+            user_id=session.user_id,
+            exit_code=session.exit_code,
+            reason=session.reason.value,
+            output_bytes=session.output_bytes,
+        )
+        now = self._clock()
+        await self._collection.update_one(
+            {"_id": session.id, "state": "open"},
+            {
+                "$set": {
+                    "state": "closed",
+                    "reason": session.reason.value,
+                    "exit_code": session.exit_code,
+                    "output_bytes": session.output_bytes,
+                    "closed_at": now,
+                    "expires_at": now + timedelta(days=_CLOSED_KEPT_DAYS),
+                },
+                "$push": {PENDING: {"$each": pending([_event(event, session.environment_id)])}},
+            },
+        )
+        self._outbox.poke(session.id)
+
+    async def publish(self, session_ids: Iterable[str]) -> None:
+        """Flush these sessions' outboxes."""
+        for session_id in session_ids:
+            if not await self._outbox.flush(session_id):
+                return
+
+    async def heartbeat(self, owner: str) -> None:
+        """This replica lives."""
+        await self._replicas.update_one({"_id": owner}, {"$set": {"seen_at": self._clock()}}, upsert=True)
+
+    async def retire(self, owner: str) -> None:
+        """Forget the replica, so that nobody waits for it."""
+        await self._replicas.delete_one({"_id": owner})
+
+    async def lost(self, limit: int) -> Sequence[OpenedSession]:
+        """Open sessions without a living owner."""
+        alive_since = self._clock() - timedelta(seconds=OWNER_DEAD_AFTER_SECONDS)
+        living = await self._replicas.find({"seen_at": {"$gte": alive_since}}, {"_id": 1}).to_list(None)
+        owners = [replica["_id"] for replica in living]
+        cursor = self._collection.find({"state": "open", "owner": {"$nin": owners}}).limit(limit)
+        return [_opened(document) for document in await cursor.to_list(limit)]
+
+
+def _environment(document: Mapping[str, Any]) -> Environment:
+    desired, status = document.get("desired"), document.get("status")
+    return Environment(
+        id=document["_id"],
+        user_id=document["user_id"],
+        generation=max(document.get("wish_generation", 0), document.get("status_generation", 0)),
+        desired=None if desired is None else DesiredState(desired),
+        status=None if status is None else EnvironmentStatus(status),
+    )
+
+
+def _opened(document: Mapping[str, Any]) -> OpenedSession:
+    return OpenedSession(
+        id=document["_id"],
+        environment_id=document["environment_id"],
+        user_id=document["user_id"],
+        owner=document["owner"],
+        opened_at=document["opened_at"],
+    )
+
+
+def _event(data: EventData, environment_id: str) -> Event:
+    return Event.new(data, subject=environment_id, source=_SOURCE, cause=current_cause())

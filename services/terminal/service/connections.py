@@ -1,0 +1,63 @@
+"""The WebSockets this process holds, so that whoever has to can close them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from services.terminal.domain import CLOSINGS, STALLED, CloseReason, Closing
+from services.terminal.ports import Connection
+
+
+class Connections:
+    """Terminal and log connections alike."""
+
+    def __init__(self) -> None:
+        self._open: set[Connection] = set()
+        self._closed_for: Closing | None = None
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @contextmanager
+    def holding(self, connection: Connection) -> Iterator[None]:
+        """It is open for the length of the block. After `close_all` it is told at once to end."""
+        self._open.add(connection)
+        self._empty.clear()
+        if self._closed_for is not None:
+            connection.close(self._closed_for)
+        try:
+            yield
+        finally:
+            self._open.discard(connection)
+            if not self._open:
+                self._empty.set()
+
+    def environment_ids(self) -> set[str]:
+        """Environments that somebody is connected to."""
+        return {connection.environment_id for connection in self._open}
+
+    def close_login(self, login_id: str) -> None:
+        """This sign-in is dead."""
+        self._close(CLOSINGS[CloseReason.REVOKED], lambda connection: connection.caller.login_id == login_id)
+
+    def close_environment(self, environment_id: str, closing: Closing) -> None:
+        """Nothing more to see there."""
+        self._close(closing, lambda connection: connection.environment_id == environment_id)
+
+    def close_stalled(self, after_seconds: float) -> None:
+        """Give up clients that have taken nothing for too long: their networks are gone, or they are."""
+        self._close(STALLED, lambda connection: connection.stalled_for() > after_seconds)
+
+    async def close_all(self, closing: Closing) -> None:
+        """Close every one, also those that come from now on, and wait until they are gone."""
+        self._closed_for = closing
+        self._close(closing, lambda _: True)
+        await self._empty.wait()
+
+    def _close(self, closing: Closing, concerned: Callable[[Connection], bool]) -> None:
+        for connection in [connection for connection in self._open if concerned(connection)]:
+            connection.close(closing)

@@ -1,0 +1,227 @@
+"""Sessions of this replica: opening, finding and ending them, and saying so on the bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+import structlog
+
+from libs.common.clock import Clock
+from libs.common.errors import UnavailableError
+from libs.common.ids import new_id
+from libs.runtime.port import (
+    ExecRuntime,
+    ExecStream,
+    RuntimeUnavailableError,
+    TerminalSize,
+    WorkspaceNotFoundError,
+    WorkspaceNotRunningError,
+    WorkspaceRef,
+)
+from services.terminal.domain import (
+    Caller,
+    CloseReason,
+    Environment,
+    EnvironmentNotRunningError,
+    SessionNotFoundError,
+    ShuttingDownError,
+)
+from services.terminal.ports import ClosedSession, Environments, OpenedSession, SessionStore
+from services.terminal.sessions.session import SessionLimits, TerminalSession
+
+# Hang-up, kill, terminate: a shell that one of these has ended may have been ended with its environment, and the event
+# that says so is on its way.
+_ENDED_FROM_OUTSIDE = frozenset({None, 128 + 1, 128 + 9, 128 + 15})
+_NEWS_SECONDS = 0.5
+_LOOK_EVERY_SECONDS = 0.05
+
+log = structlog.get_logger(__name__)
+
+
+class Sessions:
+    """All live sessions that this replica owns."""
+
+    def __init__(
+        self,
+        runtime: ExecRuntime,
+        store: SessionStore,
+        environments: Environments,
+        *,
+        limits: SessionLimits,
+        replica_id: str,
+        per_user: int,
+        clock: Clock,
+    ) -> None:
+        self._runtime = runtime
+        self._store = store
+        self._environments = environments
+        self._limits = limits
+        self._replica_id = replica_id
+        self._per_user = per_user
+        self._clock = clock
+        self._sessions: dict[str, TerminalSession] = {}
+        self._supervisors: dict[str, asyncio.Task[None]] = {}
+        self._unwritten: dict[str, ClosedSession] = {}
+        self._draining = False
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def environment_ids(self) -> set[str]:
+        """Environments in which this replica has shells."""
+        return {session.environment_id for session in self._sessions.values()}
+
+    async def open(self, caller: Caller, environment: Environment, size: TerminalSize) -> TerminalSession:
+        """Start a shell. Raises EnvironmentNotRunningError, ShuttingDownError, UnavailableError."""
+        if self._draining:
+            raise ShuttingDownError
+        self._evict(caller.user_id)
+        stream = await self._exec(environment, size)
+        session_id = new_id()
+        opened = OpenedSession(session_id, environment.id, caller.user_id, self._replica_id, self._clock())
+        try:
+            await self._store.opened(opened)
+        except BaseException:
+            await stream.close()
+            raise
+        session = TerminalSession(session_id, environment, caller, stream, self._limits)
+        self._sessions[session_id] = session
+        self._supervisors[session_id] = asyncio.create_task(self._supervise(session))
+        if self._draining:
+            session.end(CloseReason.SHUTDOWN)
+        return session
+
+    def find(self, caller: Caller, environment_id: str, session_id: str) -> TerminalSession:
+        """A session to come back to. Raises SessionNotFoundError, ShuttingDownError."""
+        if self._draining:
+            raise ShuttingDownError
+        session = self._sessions.get(session_id)
+        if (
+            session is None
+            or session.environment_id != environment_id
+            or session.caller.user_id != caller.user_id
+            or session.ending is not None
+        ):
+            raise SessionNotFoundError
+        return session
+
+    def forget_if_over(self, session: TerminalSession) -> None:
+        """A client has seen the exit code: nobody will come back for more."""
+        if session.exit_code is not None and not session.attachments:
+            self._sessions.pop(session.id, None)
+
+    def environment_changed(self, environment: Environment) -> None:
+        """End shells that cannot go on."""
+        reason = _why(environment)
+        for session in list(self._sessions.values()):
+            if session.environment_id == environment.id and environment.ends_shell(session.generation):
+                self._end(session, reason)
+
+    def login_revoked(self, login_id: str) -> None:
+        """End the shells that this sign-in opened, but not those that somebody still holds with a good one."""
+        for session in list(self._sessions.values()):
+            others = any(attachment.caller.login_id != login_id for attachment in session.attachments)
+            if session.caller.login_id == login_id and not others:
+                self._end(session, CloseReason.REVOKED)
+
+    def end_detached(self, after_seconds: float) -> None:
+        """End shells that nobody has come back to."""
+        for session in list(self._sessions.values()):
+            if session.detached_for > after_seconds:
+                self._end(session, CloseReason.IDLE)
+
+    async def drain(self) -> None:
+        """Take no new sessions and end all that there are, with their events written and, if possible, published."""
+        self._draining = True
+        for session in list(self._sessions.values()):
+            self._end(session, CloseReason.SHUTDOWN)
+        ids = list(self._supervisors)
+        await asyncio.gather(*self._supervisors.values(), return_exceptions=True)
+        await self._store.publish(ids)
+
+    async def write_leftovers(self) -> None:
+        """Try again to store ends that could not be stored when they happened."""
+        for closed in list(self._unwritten.values()):
+            await self._store.closed(closed)
+            self._unwritten.pop(closed.id, None)
+
+    def _end(self, session: TerminalSession, reason: CloseReason) -> None:
+        self._sessions.pop(session.id, None)
+        session.end(reason)
+
+    def _evict(self, user_id: str) -> None:
+        """Make room for one more shell of this user, at the cost of the one that was left alone the longest."""
+        own = [session for session in self._sessions.values() if session.caller.user_id == user_id]
+        detached = sorted((s for s in own if not s.attachments), key=lambda s: s.detached_for, reverse=True)
+        for session in detached[: max(len(own) - self._per_user + 1, 0)]:
+            self._end(session, CloseReason.EVICTED)
+
+    async def _exec(self, environment: Environment, size: TerminalSize) -> ExecStream:
+        ref = WorkspaceRef(environment_id=environment.id, user_id=environment.user_id)
+        try:
+            return await self._runtime.exec(ref, tty=True, size=size)
+        except (WorkspaceNotFoundError, WorkspaceNotRunningError) as error:
+            # The environment is said to run, so it is being repaired or has just been stopped.
+            log.warning("no shell", environment_id=environment.id, reason=error.reason, error=str(error))
+            raise EnvironmentNotRunningError from error
+        except RuntimeUnavailableError as error:
+            raise UnavailableError("The runtime cannot be reached right now, please try again in a moment") from error
+
+    async def _supervise(self, session: TerminalSession) -> None:
+        try:
+            code = await session.run()
+            reason = session.ending or await self._reason(session, code)
+            if reason is CloseReason.EXIT and code is not None:
+                session.exited(code)
+            else:
+                self._end(session, reason)
+            await session.close()
+            await self._write_closed(session, reason, code)
+        finally:
+            self._supervisors.pop(session.id, None)
+
+    async def _reason(self, session: TerminalSession, code: int | None) -> CloseReason:
+        if code not in _ENDED_FROM_OUTSIDE:
+            return CloseReason.EXIT
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _NEWS_SECONDS
+        while loop.time() < deadline and session.ending is None:
+            try:
+                environment = await self._environments.find(session.environment_id)
+            except Exception as error:
+                log.warning("cannot ask why a shell ended", session_id=session.id, error=repr(error))
+                break
+            if environment is None or environment.ends_shell(session.generation):
+                return _why(environment)
+            await asyncio.sleep(_LOOK_EVERY_SECONDS)
+        return session.ending or (CloseReason.LOST if code is None else CloseReason.EXIT)
+
+    async def _write_closed(self, session: TerminalSession, reason: CloseReason, code: int | None) -> None:
+        closed = ClosedSession(
+            id=session.id,
+            environment_id=session.environment_id,
+            user_id=session.caller.user_id,
+            reason=reason,
+            exit_code=code if reason is CloseReason.EXIT else None,
+            output_bytes=session.ring.end,
+        )
+        try:
+            await self._store.closed(closed)
+        except Exception as error:
+            self._unwritten[closed.id] = closed
+            log.warning("end of a session not stored yet", session_id=session.id, error=repr(error))
+
+
+def _why(environment: Environment | None) -> CloseReason:
+    if environment is None or environment.is_deleted:
+        return CloseReason.ENVIRONMENT_DELETED
+    return CloseReason.ENVIRONMENT_STOPPED
+
+
+def close_lost(sessions: Iterable[OpenedSession]) -> list[ClosedSession]:
+    """How sessions end whose replica has died: nobody knows what they put out last."""
+    return [
+        ClosedSession(session.id, session.environment_id, session.user_id, CloseReason.LOST, None, 0)
+        for session in sessions
+    ]

@@ -1,0 +1,220 @@
+"""A shell that outlives its connections: one stream, one ring, any number of attachments."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+import structlog
+
+from libs.runtime.port import ExecStream, RuntimeFailure, TerminalSize
+from services.terminal import protocol
+from services.terminal.domain import (
+    CLOSINGS,
+    Caller,
+    CloseReason,
+    Environment,
+    Mode,
+    OffsetBeyondEndError,
+)
+from services.terminal.ports import Channel
+from services.terminal.protocol import Codec
+from services.terminal.sessions.attachment import Attachment
+from services.terminal.sessions.ring import Ring
+
+_READ_BYTES = 64 * 1024
+_CLOSE_STREAM_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Bounds of one session; see TerminalSettings, where they come from."""
+
+    ring_bytes: int
+    window_bytes: int
+    input_bytes: int
+    hold_seconds: float
+    detached_bytes_per_second: int
+
+
+class TerminalSession:
+    """Reads its shell only as fast as somebody takes the output.
+
+    While connections are there, the shell is paused when even the fastest is `window_bytes` behind; slower ones lose
+    output to a gap once the ring has gone over it. For `hold_seconds` after the last one left, the shell is paused at
+    the same distance, so that a client that comes back misses nothing; after that it runs on and the ring forgets.
+    """
+
+    def __init__(
+        self, session_id: str, environment: Environment, caller: Caller, stream: ExecStream, limits: SessionLimits
+    ) -> None:
+        self.id = session_id
+        self.environment_id = environment.id
+        self.generation = environment.generation
+        self.caller = caller
+        self.ring = Ring(limits.ring_bytes)
+        self.exit_code: int | None = None
+        self.ending: CloseReason | None = None
+        self._stream = stream
+        self._limits = limits
+        self._attachments: set[Attachment] = set()
+        self._left_at = asyncio.get_running_loop().time()
+        self._left_position = 0
+        self._unpaced_bytes = 0
+        self._room = asyncio.Event()
+        self._input: list[bytes] = []
+        self._input_bytes = 0
+        self._input_ready = asyncio.Event()
+        self._pumping = asyncio.create_task(self._pump())
+        self._typing = asyncio.create_task(self._type())
+
+    @property
+    def attachments(self) -> AbstractSet[Attachment]:
+        """The connections on this session."""
+        return self._attachments
+
+    @property
+    def detached_for(self) -> float:
+        """For how many seconds nobody has been connected; 0.0 while somebody is."""
+        return 0.0 if self._attachments else asyncio.get_running_loop().time() - self._left_at
+
+    def attach(self, channel: Channel, codec: Codec, *, caller: Caller, mode: Mode, offset: int | None) -> Attachment:
+        """A connection that gets the output from `offset`, by default from the oldest byte still held.
+
+        Raises OffsetBeyondEndError.
+        """
+        start = self.ring.start if offset is None else offset
+        if start > self.ring.end:
+            raise OffsetBeyondEndError(start, self.ring.end)
+        attachment = Attachment(
+            self,
+            channel,
+            codec,
+            caller=caller,
+            environment_id=self.environment_id,
+            mode=mode,
+            offset=start,
+            hello=protocol.ready(self.id, start),
+        )
+        self._attachments.add(attachment)
+        if self.ending is not None:
+            attachment.close(CLOSINGS[self.ending])
+        self._room.set()
+        return attachment
+
+    def detach(self, attachment: Attachment) -> None:
+        """The connection is gone."""
+        self._attachments.discard(attachment)
+        if not self._attachments:
+            self._left_at = asyncio.get_running_loop().time()
+            self._left_position = attachment.position
+        self._room.set()
+
+    def progressed(self) -> None:
+        """An attachment has taken output."""
+        self._room.set()
+
+    def type(self, data: bytes) -> bool:
+        """Input for the shell; False when it is dropped because the shell has not taken what came before."""
+        if self._input_bytes and self._input_bytes + len(data) > self._limits.input_bytes:
+            return False
+        self._input.append(data)
+        self._input_bytes += len(data)
+        self._input_ready.set()
+        return True
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Set the window size; the last one wins. Nothing happens when the shell is gone."""
+        with contextlib.suppress(OSError, RuntimeFailure):
+            await self._stream.resize(size)
+
+    def end(self, reason: CloseReason) -> None:
+        """Tell every connection why, and let `run` return."""
+        if self.ending is None and self.exit_code is None:
+            self.ending = reason
+            self._pumping.cancel()
+            for attachment in self._attachments:
+                attachment.close(CLOSINGS[reason])
+
+    async def run(self) -> int | None:
+        """Until the stream has ended: the shell's exit code, or None when it was ended by `end` or lost."""
+        try:
+            await self._pumping
+            return await self._stream.wait()
+        except asyncio.CancelledError:
+            if self.ending is None:
+                raise
+        except Exception as error:
+            log.warning("terminal stream lost", session_id=self.id, error=repr(error))
+        return None
+
+    def exited(self, code: int) -> None:
+        """The shell has ended by itself: connections get the rest of the output, then the code."""
+        self.exit_code = code
+        for attachment in self._attachments:
+            attachment.wake()
+
+    async def close(self) -> None:
+        """End the shell with everything it started. Attachments are left to themselves."""
+        self._pumping.cancel()
+        self._typing.cancel()
+        await asyncio.gather(self._pumping, self._typing, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_CLOSE_STREAM_SECONDS):
+                await self._stream.close()
+        except Exception as error:
+            log.warning("terminal stream not closed cleanly", session_id=self.id, error=repr(error))
+
+    async def _pump(self) -> None:
+        while data := await self._stream.read(_READ_BYTES):
+            self.ring.append(data)
+            for attachment in self._attachments:
+                attachment.wake()
+            if not self._has_room():
+                await self._wait_for_room()
+            elif not self._attachments:
+                await self._pace(len(data))
+
+    def _has_room(self) -> bool:
+        if self._attachments:
+            reader = max(attachment.position for attachment in self._attachments)
+        elif self._hold_ends_in() > 0:
+            reader = self._left_position
+        else:
+            return True
+        return self.ring.end - reader <= self._limits.window_bytes
+
+    def _hold_ends_in(self) -> float:
+        return self._left_at + self._limits.hold_seconds - asyncio.get_running_loop().time()
+
+    async def _wait_for_room(self) -> None:
+        while not self._has_room():
+            self._room.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if self._attachments else self._hold_ends_in()):
+                    await self._room.wait()
+
+    async def _pace(self, count: int) -> None:
+        """Nobody watches: a shell that floods must not take the processor from those that are watched."""
+        self._unpaced_bytes += count
+        if self._unpaced_bytes >= _READ_BYTES:
+            await asyncio.sleep(self._unpaced_bytes / self._limits.detached_bytes_per_second)
+            self._unpaced_bytes = 0
+
+    async def _type(self) -> None:
+        while True:
+            await self._input_ready.wait()
+            self._input_ready.clear()
+            data = self._input[0] if len(self._input) == 1 else b"".join(self._input)
+            self._input.clear()
+            try:
+                await self._stream.write(data)
+            except Exception as error:
+                # The stream's end is told by reading; what is typed after it has nowhere to go.
+                log.debug("input not taken", session_id=self.id, error=repr(error))
+                return
+            self._input_bytes -= len(data)

@@ -1,0 +1,65 @@
+"""Settings of the terminal service."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from libs.common.settings import CommonSettings
+
+
+class TerminalSettings(CommonSettings):
+    """Times and sizes carry their unit in their name."""
+
+    runtime: Literal["local", "kubernetes"] = Field(default="local", description="What runs the workspaces")
+    local_runtime_dir: Path = Field(
+        default=Path(".devpocket/runtime"), description="State and workspaces of the local runtime"
+    )
+    local_runtime_isolation: Literal["require", "auto", "none"] = Field(
+        default="auto",
+        description="Sandboxes of the local runtime: require them, use them where possible, or plain processes",
+    )
+
+    read_model_grace_seconds: float = Field(
+        default=1.0, ge=0, description="How long a handshake waits for an event that the client may know of already"
+    )
+    ticket_life_seconds: int = Field(default=30, ge=1, description="A WebSocket ticket not used by then is void")
+
+    terminal_connections_per_user: int = Field(default=5, ge=1, description="Terminals and logs together")
+    terminal_sessions_per_user: int = Field(
+        default=10, ge=1, description="Shells per replica, connected or not; beyond, the longest detached one ends"
+    )
+    terminal_detached_seconds: float = Field(
+        default=600.0, gt=0, description="How long a shell lives without a connection"
+    )
+    terminal_hold_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="After a disconnect the shell is paused for so long rather than lose output to the ring",
+    )
+    terminal_stalled_seconds: float = Field(
+        default=180.0, gt=0, description="A client that takes nothing for so long is disconnected; its shell stays"
+    )
+    terminal_ring_bytes: int = Field(
+        default=1024 * 1024, ge=64 * 1024, description="Output kept per session for those who come back"
+    )
+    terminal_window_bytes: int = Field(
+        default=256 * 1024, ge=4096, description="The shell is paused when every client is behind by more than this"
+    )
+    terminal_detached_bytes_per_second: int = Field(
+        default=8 * 1024 * 1024, ge=4096, description="How fast a shell may write while nobody is connected"
+    )
+    terminal_message_bytes: int = Field(
+        default=1024 * 1024, ge=1024, description="Largest message of a client; a larger one closes with 1009"
+    )
+    terminal_messages_per_second: int = Field(
+        default=200, ge=1, description="Messages of one connection on average; twice as many at once"
+    )
+    terminal_upkeep_seconds: float = Field(
+        default=5.0, gt=0, description="Between heartbeats and looks for sessions that timed out"
+    )
+    terminal_shutdown_seconds: float = Field(
+        default=3.0, gt=0, description="What a shutdown takes at most for closing sessions and telling the bus"
+    )
