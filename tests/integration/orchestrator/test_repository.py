@@ -1,0 +1,76 @@
+"""Environments in a real document store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from libs.common import mongo
+from libs.common.contracts.events import EnvironmentDeleteRequested, EnvironmentStartRequested
+from libs.common.messaging.broker import Bus
+from libs.common.messaging.outbox import OutboxRelay, StreamPublisher
+from services.orchestrator.domain import steps
+from services.orchestrator.repository import COLLECTION, MongoEnvironments
+from services.orchestrator.settings import OrchestratorSettings
+from tests.support.servers import Servers
+from tests.unit.orchestrator.memory import START, wish
+from tests.unit.orchestrator.store_contract import CAUSE, LIMITS, StoreContract, take
+
+
+@pytest.fixture
+async def collection(backend: Servers, make_settings: Callable[..., Any]) -> AsyncIterator[mongo.Collection]:
+    settings = make_settings(OrchestratorSettings)
+    client = mongo.connect(settings)
+    yield mongo.database(client, settings, "orchestrator")[COLLECTION]
+    await mongo.close(client)
+
+
+@pytest.fixture
+async def store(collection: mongo.Collection, make_settings: Callable[..., Any]) -> MongoEnvironments:
+    # The bus is never started: events stay in their documents.
+    bus = Bus(make_settings(OrchestratorSettings), "orchestrator")
+    outbox = OutboxRelay(StreamPublisher(bus)).attach(collection)
+    store = MongoEnvironments(collection, outbox, tombstone_life=timedelta(days=31))
+    await store.create_indexes()
+    return store
+
+
+class TestMongoEnvironments(StoreContract):
+    async def test_replicas_that_insert_at_once_keep_the_newest_wish(self, store: MongoEnvironments) -> None:
+        wishes = [wish(EnvironmentStartRequested, generation=number) for number in range(1, 21)]
+        await asyncio.gather(*(store.accept(each, CAUSE, START) for each in wishes))
+        assert (await take(store)).generation == 20
+
+    async def test_replicas_that_take_a_lease_at_once_get_it_once(self, store: MongoEnvironments) -> None:
+        await store.accept(wish(), CAUSE, START)
+        until = START + timedelta(seconds=15)
+        taken = await asyncio.gather(
+            *(store.acquire("env1", f"holder{number}", START, until, only_if_due=True) for number in range(20))
+        )
+        assert len([environment for environment in taken if environment is not None]) == 1
+
+    async def test_state_and_event_are_one_write(self, store: MongoEnvironments, collection: mongo.Collection) -> None:
+        await store.accept(wish(), CAUSE, START)
+        await store.save("a", steps.announce(await take(store), START, LIMITS), START, "local")
+        document = await collection.find_one({"_id": "env1"})
+        assert document is not None
+        assert document["observed"]["said"] == "provisioning"
+        (pending,) = document["pending_events"]
+        assert pending["subject"] == "devpocket.runtime.env1.provisioning"
+        assert pending["event"]["correlationid"] == "request-1"
+        assert pending["event"]["causationid"] == "event-1"
+        assert pending["event"]["actor"] == "orchestrator"
+        assert pending["event"]["data"]["runtime"] == "local"
+
+    async def test_a_tombstone_expires(self, store: MongoEnvironments, collection: mongo.Collection) -> None:
+        await store.accept(wish(EnvironmentDeleteRequested), CAUSE, START)
+        await store.save("a", steps.deleted(await take(store), START, LIMITS), START, "local")
+        document = await collection.find_one({"_id": "env1"})
+        assert document is not None
+        assert document["expires_at"] == START + timedelta(days=31)
+        indexes = await collection.index_information()
+        assert indexes["tombstones"]["expireAfterSeconds"] == 0
