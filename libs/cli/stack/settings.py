@@ -1,0 +1,54 @@
+"""The settings that services of the local stack get: what the operator says, then what the stack adds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from libs.cli.stack.credentials import Credentials
+from libs.cli.stack.paths import StackPaths
+
+# Everything an operator may set; see .env.example. A variable outside this list still reaches the services through
+# their inherited environment, it is only not recorded for commands that join the stack later.
+KNOWN = (
+    *("MONGODB_URL", "DATABASE_NAME", "REDIS_URL", "NATS_URL", "SECRET_KEY", "ENVIRONMENT", "DEBUG"),
+    *("LOG_LEVEL", "LOG_FORMAT", "ALLOWED_ORIGINS", "ACCESS_TOKEN_EXPIRE_MINUTES", "RATE_LIMIT_GLOBAL"),
+    *("RATE_LIMIT_AUTH", "MAX_BODY_BYTES", "REQUIRE_EMAIL_VERIFICATION", "RUNTIME", "KUBECONFIG"),
+    *("GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET", "ADMIN_EMAIL", "ADMIN_PASSWORD"),
+    *("OTEL_EXPORTER_OTLP_ENDPOINT", "JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "STREAM_REPLICAS"),
+    *("STREAM_MAX_AGE_DAYS", "LOCAL_RUNTIME_DIR", "LOCAL_RUNTIME_ISOLATION"),
+)
+
+
+def operator_settings(environment: Mapping[str, str], env_file: Path) -> dict[str, str]:
+    """What the operator has set: the `.env` file, overruled by the environment. Empty counts as set."""
+    from dotenv import dotenv_values
+
+    from_file = {name: value for name, value in dotenv_values(env_file).items() if value is not None}
+    from_environment = {name: environment[name] for name in (*KNOWN, *from_file) if name in environment}
+    return {**from_file, **from_environment}
+
+
+def stack_settings(
+    operator: Mapping[str, str],
+    connections: Mapping[str, str],
+    credentials: Credentials,
+    paths: StackPaths,
+    jwks_url: str,
+) -> dict[str, str]:
+    """The full settings. `connections` are the URLs of the servers that this stack runs itself."""
+    defaults = {
+        "SECRET_KEY": credentials.secret_key,
+        "ENVIRONMENT": "development",
+        "LOG_FORMAT": "console",
+        "RUNTIME": "local",
+        "LOCAL_RUNTIME_DIR": str(paths.runtime),
+        "JWKS_URL": jwks_url,
+    }
+    return {**defaults, **operator, **connections}
+
+
+def with_inherited(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a service process."""
+    return {**os.environ, **settings, "PYTHONUNBUFFERED": "1"}

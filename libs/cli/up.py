@@ -1,0 +1,70 @@
+"""`devpocket up`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from libs.cli.options import DATA_DIR, DataDir, fail
+
+if TYPE_CHECKING:
+    from libs.cli.stack.plan import StackOptions
+
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="The gateway's port on 127.0.0.1.")]
+Scale = Annotated[
+    list[str] | None,
+    typer.Option("--scale", metavar="SERVICE=N", help="Run N replicas of a service; may be given several times."),
+]
+Detach = Annotated[bool, typer.Option("--detach", help="Return once it is ready; it goes on in the background.")]
+# How a detached start runs itself again.
+InBackground = Annotated[bool, typer.Option("--in-background", hidden=True)]
+
+
+def up(
+    port: Port = 8000,
+    data_dir: DataDir = DATA_DIR,
+    detach: Detach = False,
+    scale: Scale = None,
+    in_background: InBackground = False,
+) -> None:
+    """Start the whole stack on this machine: NATS, Redis, a database, the services, the gateway."""
+    from libs.cli.stack.paths import StackPaths
+    from libs.cli.stack.plan import OptionError, StackOptions, parse_scale
+
+    try:
+        options = StackOptions(StackPaths.of(data_dir), port, parse_scale(scale or ()))
+    except OptionError as error:
+        fail(str(error), code=2)
+    if detach:
+        scale_again = [part for item in scale or () for part in ("--scale", item)]
+        _detach(options, ["--port", str(port), "--data-dir", str(options.paths.root), *scale_again])
+    else:
+        raise typer.Exit(_attach(options, in_background=in_background))
+
+
+def _attach(options: StackOptions, *, in_background: bool) -> int:
+    from libs.cli.stack.console import ConsoleReporter
+    from libs.cli.stack.run import StartRefusedError, run_stack
+
+    reporter = ConsoleReporter(sys.stdout, show_logs=not in_background)
+    try:
+        return run_stack(options, reporter, detached=in_background)
+    except StartRefusedError as error:
+        fail(str(error))
+    finally:
+        reporter.close()
+
+
+def _detach(options: StackOptions, arguments: Sequence[str]) -> None:
+    from libs.cli.stack.client import DetachedStartError, start_detached
+    from libs.cli.stack.run import StartRefusedError, refuse_if_running
+
+    try:
+        refuse_if_running(options.paths)
+        argv = [sys.executable, "-m", "libs.cli.main", "up", "--in-background", *arguments]
+        start_detached(argv, options.paths, typer.echo)
+    except (StartRefusedError, DetachedStartError) as error:
+        fail(str(error))
