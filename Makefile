@@ -1,0 +1,46 @@
+# Everything a developer or operator does with this project. ARGS is passed on: make up ARGS="--port 9000"
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: help up down demo test lint format bench contracts clean bootstrap
+
+help: ## Show this help
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+bootstrap:
+	@deploy/scripts/bootstrap.sh
+
+up: bootstrap ## Start the whole stack on this machine (--port, --data-dir, --detach, --scale SERVICE=N)
+	@exec $(BIN)/devpocket up $(ARGS)
+
+down: ## Stop the stack (--data-dir)
+	@if [ -x $(BIN)/devpocket ]; then exec $(BIN)/devpocket down $(ARGS); else echo "nothing is installed, so nothing runs"; fi
+
+demo: bootstrap ## Run the main job as a script: register, create, type, stop, start, delete
+	@exec $(BIN)/devpocket demo $(ARGS)
+
+test: bootstrap lint ## Run everything: lint, types, architecture, unit, integration, e2e
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: bootstrap ## Check style, types, import rules and contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format' and commit the result"; exit 1; }
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python deploy/scripts/contracts.py --check
+
+format: bootstrap ## Format the code, fix what can be fixed
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+bench: bootstrap ## Measure create-to-running, requests per second, terminal echo and flood
+	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+contracts: bootstrap ## Write docs/openapi.json from the code
+	@exec $(BIN)/python deploy/scripts/contracts.py
+
+clean: ## Remove .venv and caches; the data in .devpocket stays
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	@find . -name __pycache__ -type d -not -path './.devpocket/*' -prune -exec rm -rf {} +
