@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated, TypeVar
 
 import typer
+from pymongo.errors import PyMongoError
 
 from libs.common import mongo, redis
 from libs.common.context import Cause, acting
@@ -79,6 +80,8 @@ def _run(job: Callable[[AuthServices], Awaitable[T]]) -> T:
         typer.secho(str(error), err=True, fg=typer.colors.RED)
     except mongo.UNAVAILABLE_ERRORS:
         typer.secho("MongoDB cannot be reached: is the stack running? Check MONGODB_URL", err=True, fg=typer.colors.RED)
+    except PyMongoError as error:
+        typer.secho(f"MongoDB refuses: {error}", err=True, fg=typer.colors.RED)
     raise typer.Exit(1)
 
 

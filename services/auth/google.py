@@ -12,7 +12,7 @@ from google.auth.transport.requests import Request
 from google.oauth2 import id_token
 
 from libs.common.errors import UnavailableError
-from services.auth.domain import InvalidGoogleTokenError
+from services.auth.errors import InvalidGoogleTokenError
 from services.auth.ports import GoogleIdentity
 
 # Clocks of phones and servers differ; the token lives an hour.

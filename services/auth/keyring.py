@@ -34,7 +34,7 @@ PUBLISHED_AHEAD = timedelta(minutes=10)
 # Clocks of replicas differ.
 _LEEWAY = timedelta(minutes=5)
 _RELOAD_INTERVAL_S = 60.0
-# An unknown kid may be garbage, which must not turn into a query each.
+# An unknown kid may be garbage, which must not turn into a query each; nor must a wait each while MongoDB is away.
 _MIN_RELOAD_INTERVAL_S = 5.0
 _MAX_TRIES = 10
 
@@ -94,7 +94,7 @@ class KeyRing:
         self._keys: list[SigningKey] = []
         self._by_kid: dict[str, SigningKey] = {}
         self._unreadable: set[int] = set()
-        self._loaded_at = float("-inf")
+        self._tried_at = float("-inf")
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
@@ -167,8 +167,9 @@ class KeyRing:
 
     async def _reload(self) -> None:
         async with self._lock:
-            if self._keys and time.monotonic() - self._loaded_at < _MIN_RELOAD_INTERVAL_S:
+            if time.monotonic() - self._tried_at < _MIN_RELOAD_INTERVAL_S:
                 return
+            self._tried_at = time.monotonic()
             try:
                 await self.load()
             except UNAVAILABLE_ERRORS as error:
@@ -188,7 +189,6 @@ class KeyRing:
         keys = [key for document in documents if (key := self._open(document)) is not None]
         self._keys = keys
         self._by_kid = {key.kid: key for key in published_keys(keys, self._clock(), self._token_life)}
-        self._loaded_at = time.monotonic()
         return documents[-1]["_id"] if documents else 0
 
     def _open(self, document: Document) -> SigningKey | None:

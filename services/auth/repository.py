@@ -16,7 +16,8 @@ from libs.common.contracts.events import Event
 from libs.common.contracts.identity import Plan
 from libs.common.messaging.outbox import PENDING, Outbox, OutboxRelay, pending
 from libs.common.mongo import UNAVAILABLE_ERRORS, Collection, Database, Document
-from services.auth.domain import EmailTakenError, Session, User, UsernameTakenError
+from services.auth.domain import Session, User
+from services.auth.errors import EmailTakenError, UsernameTakenError
 
 # A caller waits no longer than this for an event to be on the stream.
 _ANNOUNCE_WITHIN_S = 1.0

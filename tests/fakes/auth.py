@@ -8,14 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from libs.common.contracts.events import Event, EventData
-from services.auth.domain import (
-    EmailTakenError,
-    InvalidGoogleTokenError,
-    LockoutPolicy,
-    Session,
-    User,
-    UsernameTakenError,
-)
+from services.auth.domain import LockoutPolicy, Session, User
+from services.auth.errors import EmailTakenError, InvalidGoogleTokenError, UsernameTakenError
 from services.auth.ports import AccessToken, GoogleIdentities, GoogleIdentity
 from services.auth.service.accounts import AccountService
 from services.auth.service.sessions import SessionService

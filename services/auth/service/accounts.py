@@ -11,15 +11,8 @@ from libs.common.contracts.events import EventData, UserPlanChanged, UserUpdated
 from libs.common.contracts.identity import Plan
 from libs.common.errors import UnauthenticatedError
 from libs.common.ids import new_id
-from services.auth.domain import (
-    EmailTakenError,
-    OwnAccountError,
-    User,
-    UsernameTakenError,
-    UserNotFoundError,
-    check_password,
-    check_username,
-)
+from services.auth.domain import User, check_password, check_username
+from services.auth.errors import EmailTakenError, OwnAccountError, UsernameTakenError, UserNotFoundError
 from services.auth.ports import PasswordHasher, Users
 from services.auth.service.changes import change_user, events_about
 from services.auth.service.sessions import Reason, SessionService, sessions_revoked

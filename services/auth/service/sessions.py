@@ -10,13 +10,8 @@ from libs.common.clock import Clock
 from libs.common.context import set_actor
 from libs.common.contracts.events import EventData, UserLoggedIn, UserSessionsRevoked
 from libs.common.errors import DevPocketError
-from services.auth.domain import (
-    IncorrectCredentialsError,
-    InvalidRefreshTokenError,
-    RefreshToken,
-    Session,
-    User,
-)
+from services.auth.domain import RefreshToken, Session, User
+from services.auth.errors import IncorrectCredentialsError, InvalidRefreshTokenError
 from services.auth.ports import AccessToken, AccessTokens, DeadSessions, Sessions, Users
 from services.auth.service.changes import change_user, events_about
 

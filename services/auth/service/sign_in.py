@@ -6,16 +6,14 @@ from libs.common.clock import Clock
 from libs.common.contracts.events import EventData
 from libs.common.contracts.identity import Plan
 from libs.common.ids import new_id
-from services.auth.domain import (
+from services.auth.domain import LockoutPolicy, User, username_from
+from services.auth.errors import (
     AccountInactiveError,
     EmailTakenError,
     GoogleNotConfiguredError,
     IncorrectCredentialsError,
     InvalidGoogleTokenError,
-    LockoutPolicy,
-    User,
     UsernameTakenError,
-    username_from,
 )
 from services.auth.ports import GoogleIdentities, GoogleIdentity, PasswordHasher, Users
 from services.auth.service.changes import change_user, events_about

@@ -233,6 +233,6 @@ class RefusesAll:
     """Google, when the token is not one of its own."""
 
     async def identify(self, token: str) -> Any:
-        from services.auth.domain import InvalidGoogleTokenError
+        from services.auth.errors import InvalidGoogleTokenError
 
         raise InvalidGoogleTokenError

@@ -10,7 +10,7 @@ import pytest
 from libs.common.contracts.events import UserPlanChanged, UserRegistered, UserSessionsRevoked, UserUpdated
 from libs.common.contracts.identity import Plan
 from libs.common.errors import UnauthenticatedError
-from services.auth.domain import (
+from services.auth.errors import (
     EmailTakenError,
     InvalidRefreshTokenError,
     OwnAccountError,

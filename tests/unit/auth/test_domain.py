@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 
 from libs.common.contracts.events import UserLocked
 from libs.common.contracts.identity import Plan
-from services.auth.domain import (
-    AccountLockedError,
-    InvalidRefreshTokenError,
-    LockoutPolicy,
-    RefreshToken,
-    User,
-    check_password,
-    check_username,
-    username_from,
-)
+from services.auth.domain import LockoutPolicy, RefreshToken, User, check_password, check_username, username_from
+from services.auth.errors import AccountLockedError, InvalidRefreshTokenError
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 POLICY = LockoutPolicy(5, timedelta(minutes=30))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from services.auth.domain import InvalidGoogleTokenError
+from services.auth.errors import InvalidGoogleTokenError
 from services.auth.google import identity_of
 from services.auth.schemas import RegisterIn, check_email
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from libs.common.contracts.events import UserSessionsRevoked
 from libs.common.contracts.identity import Plan
-from services.auth.domain import InvalidRefreshTokenError, RefreshToken
+from services.auth.domain import RefreshToken
+from services.auth.errors import InvalidRefreshTokenError
 from services.auth.service.accounts import AccountChange, NewAccount
 from services.auth.service.sessions import Tokens, sessions_revoked
 from tests.fakes.auth import AuthOnFakes

@@ -9,13 +9,13 @@ import pytest
 from libs.common.contracts.events import UserLocked, UserLoggedIn, UserRegistered
 from libs.common.contracts.identity import Plan
 from libs.common.errors import DevPocketError
-from services.auth.domain import (
+from services.auth.domain import User
+from services.auth.errors import (
     AccountInactiveError,
     AccountLockedError,
     GoogleNotConfiguredError,
     IncorrectCredentialsError,
     InvalidGoogleTokenError,
-    User,
 )
 from services.auth.ports import GoogleIdentity
 from services.auth.service.accounts import AccountChange, NewAccount
