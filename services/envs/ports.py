@@ -11,7 +11,7 @@ from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.contracts.events import Event
 from libs.common.contracts.telemetry import UsageSample
 from services.envs.catalog import Template
-from services.envs.domain import Change, Environment, Usage
+from services.envs.entities import Change, Environment, Usage
 from services.envs.plans import Account, Place
 
 

@@ -11,8 +11,8 @@ from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.http.auth import CurrentUser
 from libs.common.http.problems import responses
 from services.envs.api.collaborators import Environments, UsageOf
-from services.envs.api.cursors import decode_cursor, encode_cursor
-from services.envs.domain import Command
+from services.envs.api.cursors import ENVIRONMENT_ID, decode_cursor, encode_cursor
+from services.envs.entities import Command
 from services.envs.schemas import (
     CommandResponse,
     EnvironmentCreate,
@@ -54,7 +54,8 @@ async def list_environments(  # noqa: PLR0917 - FastAPI passes arguments by name
     cursor: Annotated[str | None, Query(description="From the Link header of the page before")] = None,
 ) -> list[EnvironmentResponse]:
     """Newest first."""
-    page, next_before = await environments.page(user, status=status_filter, limit=limit, before=decode_cursor(cursor))
+    before = decode_cursor(cursor, ENVIRONMENT_ID)
+    page, next_before = await environments.page(user, status=status_filter, limit=limit, before=before)
     if next_before is not None:
         query = {"limit": limit, "cursor": encode_cursor(next_before)}
         if status_filter is not None:

@@ -14,8 +14,7 @@ from libs.common.clock import utc_now
 from libs.common.http.auth import CurrentUser
 from libs.common.http.problems import responses
 from services.envs.api.collaborators import Environments, History, Live
-from services.envs.api.cursors import decode_cursor, encode_cursor
-from services.envs.errors import InvalidCursorError
+from services.envs.api.cursors import SEQUENCE, decode_cursor, encode_cursor
 from services.envs.ports import Gap, LiveStream, StoredEvent, StreamClosedError
 from services.envs.schemas import EnvironmentEvent, EventsResponse
 
@@ -42,7 +41,8 @@ async def list_environment_events(  # noqa: PLR0917 - FastAPI passes arguments b
 ) -> EventsResponse:
     """Every event about it, from all services, oldest first."""
     environment = await environments.get(user, environment_id)
-    page = await history.page(environment.id, after=_sequence(decode_cursor(cursor) or "0"), limit=limit)
+    after = int(decode_cursor(cursor, SEQUENCE) or 0)
+    page = await history.page(environment.id, after=after, limit=limit)
     return EventsResponse(
         events=[EnvironmentEvent(**event.body) for event in page.events],
         next_cursor=encode_cursor(str(page.next_after)) if page.next_after is not None else None,
@@ -65,7 +65,7 @@ async def stream_events(
     `id` is the place in the stream, `event` the type, `data` the same JSON as in an environment's story.
     An event named `gap` says that some were missed that can no longer be delivered: load the environments again.
     """
-    after = int(last_event_id) if last_event_id and last_event_id.isdecimal() and len(last_event_id) < 20 else None
+    after = int(last_event_id) if last_event_id and SEQUENCE.fullmatch(last_event_id) else None
     stream = live.open(user_id=user.user_id, session_id=user.session_id, sees_all=user.is_admin, after=after)
     return StreamingResponse(_frames(stream, user.expires_at), media_type="text/event-stream", headers=_SSE_HEADERS)
 
@@ -89,9 +89,3 @@ def _frame(item: StoredEvent | Gap) -> str:
         return f"id: {item.resumes_after}\nevent: gap\ndata: {data}\n\n"
     # JSON has no bare line breaks, so an event is one data line.
     return f"id: {item.sequence}\nevent: {item.type}\ndata: {json.dumps(item.body, separators=(',', ':'))}\n\n"
-
-
-def _sequence(position: str) -> int:
-    if not position.isdecimal() or len(position) > 18:
-        raise InvalidCursorError
-    return int(position)

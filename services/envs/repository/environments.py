@@ -14,7 +14,7 @@ from libs.common.contracts.environments import DesiredState, EnvironmentStatus, 
 from libs.common.contracts.events import Event
 from libs.common.messaging.outbox import PENDING, Outbox, OutboxRelay, pending
 from libs.common.mongo import Database, Document
-from services.envs.domain import Change, Environment, Usage
+from services.envs.entities import Change, Environment, Usage
 from services.envs.plans import Place
 from services.envs.ports import TakenError
 

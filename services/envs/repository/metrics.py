@@ -9,7 +9,7 @@ from datetime import datetime
 
 from libs.common.contracts.telemetry import UsageSample
 from libs.common.mongo import Database
-from services.envs.domain import Usage
+from services.envs.entities import Usage
 
 METRICS_DAYS = 7
 _DAY_S = 24 * 60 * 60

@@ -15,7 +15,7 @@ from libs.common.ids import new_id
 from libs.common.security.principal import Principal
 from services.envs import domain
 from services.envs.catalog import Template
-from services.envs.domain import Change, Command, Edit, Environment
+from services.envs.entities import Change, Command, Edit, Environment
 from services.envs.errors import DuplicateNameError, EditConflictError, EnvironmentNotFoundError
 from services.envs.plans import Account, ResourceRequest, free_slot, resolve_resources
 from services.envs.ports import EnvironmentStore, Seal, TakenError

@@ -15,7 +15,8 @@ from libs.common.contracts.events import (
     RuntimeStopped,
 )
 from libs.common.errors import TemporaryError
-from services.envs.domain import Environment, Observation, Report, observe
+from services.envs.domain import observe
+from services.envs.entities import Environment, Observation, Report
 from services.envs.errors import EditConflictError
 from services.envs.ports import EnvironmentStore
 from services.envs.service.writes import change_environment

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from libs.common.clock import Clock, utc_now
 from libs.common.contracts.telemetry import UsageSample
-from services.envs.domain import Usage
+from services.envs.entities import Usage
 from services.envs.ports import EnvironmentStore, UsageHistory
 
 # What a chart on a phone can show; a week has 10,080 minutes.

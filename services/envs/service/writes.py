@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from libs.common.context import current_cause
 from libs.common.contracts.events import Event
-from services.envs.domain import Change, Environment
+from services.envs.entities import Change, Environment
 from services.envs.errors import EditConflictError
 from services.envs.ports import EnvironmentStore
 

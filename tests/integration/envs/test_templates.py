@@ -1,0 +1,144 @@
+"""Templates by API and command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from libs.common.contracts.identity import Plan
+from services.envs.commands import app as commands
+from services.envs.settings import EnvsSettings
+from tests.integration.envs.conftest import World
+
+API = "/api/v1/templates"
+_FIVE = ["golang", "nodejs", "python", "rust", "ubuntu"]
+_RUBY = {
+    "name": "ruby",
+    "display_name": "Ruby",
+    "description": "Ruby with bundler",
+    "category": "programming_language",
+    "docker_image": "registry.example:5000/ruby:3",
+    "environment_variables": {"RAILS_ENV": "development"},
+    "startup_commands": ["bundle install", "true"],
+    "default_resources": {"cpu": "4", "memory": "512Mi", "storage": "1Gi"},
+    "default_port": 3000,
+}
+
+
+@pytest.fixture
+def admin(world: World) -> dict[str, str]:
+    return world.issuer.headers(plan=Plan.ADMIN)
+
+
+class TestRead:
+    async def test_five_are_there_with_the_originals_fields(self, world: World) -> None:
+        found = await world.call("GET", API)
+        assert [template["name"] for template in found] == _FIVE
+        assert found[2].keys() == {
+            "id", "name", "display_name", "description", "category", "tags", "docker_image", "default_port",
+            "default_resources", "environment_variables", "startup_commands", "status", "version", "created_at",
+            "updated_at", "usage_count", "documentation_url", "icon_url",
+        }  # fmt: skip
+        assert found[2]["docker_image"] == "devpocket/python:latest"
+        assert await world.call("GET", f"{API}/python") == found[2]
+        assert (await world.call("GET", f"{API}/go"))["name"] == "golang"
+
+    async def test_usage_count_is_real(self, world: World) -> None:
+        for name in ("a", "b"):
+            await world.create(name)
+        counts = {template["name"]: template["usage_count"] for template in await world.call("GET", API)}
+        assert counts == {**dict.fromkeys(_FIVE, 0), "python": 2}
+
+    async def test_filters(self, world: World) -> None:
+        assert [t["name"] for t in await world.call("GET", f"{API}?category=operating_system")] == ["ubuntu"]
+        assert await world.call("GET", f"{API}?status=beta") == []
+        await world.call("GET", f"{API}?status=old", 422)
+        assert (await world.call("GET", f"{API}/cobol", 404))["detail"] == "Template not found"
+
+    async def test_nobody_is_401(self, world: World) -> None:
+        assert (await world.http.get(API)).status_code == 401
+
+
+class TestAdmin:
+    async def test_a_new_one_is_used_by_new_environments(self, world: World, admin: dict[str, str]) -> None:
+        created = await world.call("POST", API, 201, json=_RUBY, headers=admin)
+        assert created.items() >= _RUBY.items()
+        environment = await world.create(template="ruby")
+        assert environment["resources"] == {"cpu": "2000m", "memory": "512Mi", "storage": "1Gi"}
+        assert environment["web_port"] == 3000
+        ((_, data),) = await world.told(environment["id"], 1)
+        assert data["spec"]["startup_command"] == "bundle install && true"
+        assert data["spec"]["image"] == "registry.example:5000/ruby:3"
+
+    async def test_taken_names_and_aliases_are_400(self, world: World, admin: dict[str, str]) -> None:
+        for name in ("python", "node"):
+            problem = await world.call("POST", API, 400, json={**_RUBY, "name": name}, headers=admin)
+            assert problem["code"] == "template_exists"
+
+    async def test_put_changes_what_is_given(self, world: World, admin: dict[str, str]) -> None:
+        before = await world.call("GET", f"{API}/rust")
+        changed = await world.call("PUT", f"{API}/rust", json={"version": "2.0.0"}, headers=admin)
+        assert changed == {**before, "version": "2.0.0", "updated_at": changed["updated_at"]}
+        await world.call("PUT", f"{API}/cobol", 404, json={}, headers=admin)
+
+    async def test_delete_hides_it_from_users(self, world: World, admin: dict[str, str]) -> None:
+        await world.create(template="rust")
+        answer = await world.call("DELETE", f"{API}/rust", headers=admin)
+        assert answer == {"message": "Template deleted successfully"}
+        await world.call("GET", f"{API}/rust", 404)
+        assert (await world.call("GET", f"{API}/rust", headers=admin))["status"] == "deprecated"
+        problem = await world.create("two", template="rust", expected=422)
+        assert problem["detail"].endswith("golang, nodejs, python, ubuntu")
+
+    @pytest.mark.parametrize(("method", "path"), [("POST", ""), ("PUT", "/python"), ("DELETE", "/python")])
+    async def test_writing_is_403_for_users_and_401_for_nobody(self, world: World, method: str, path: str) -> None:
+        assert (await world.call(method, f"{API}{path}", 403, json=_RUBY))["code"] == "forbidden"
+        assert (await world.http.request(method, f"{API}{path}", json=_RUBY)).status_code == 401
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"docker_image": "bad image"},
+            {"default_port": 70_000},
+            {"environment_variables": {"LD_PRELOAD": "x"}},
+            {"icon_url": "javascript:alert(1)"},
+            {"default_resources": {"cpu": "x", "memory": "1Gi", "storage": "1Gi"}},
+            {"category": "toys"},
+        ],
+    )
+    async def test_nonsense_is_422(self, world: World, admin: dict[str, str], change: dict[str, Any]) -> None:
+        await world.call("POST", API, 422, json={**_RUBY, **change}, headers=admin)
+        await world.call("PUT", f"{API}/python", 422, json=change, headers=admin)
+
+
+class TestCommandLine:
+    async def test_lists_and_seeds(
+        self, world: World, settings: EnvsSettings, admin: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MONGODB_URL", settings.mongodb_url.get_secret_value())
+        monkeypatch.setenv("DATABASE_NAME", settings.database_name)
+        await world.create()
+        await world.call("DELETE", f"{API}/rust", headers=admin)
+        assert json.loads(await self._run("seed", "--json")) == {"written": []}
+        assert "Nothing to do" in await self._run("seed")
+        listed = {t["name"]: t for t in json.loads(await self._run("list", "--json"))}
+        assert sorted(listed) == _FIVE
+        assert (listed["rust"]["status"], listed["python"]["usage_count"]) == ("deprecated", 1)
+        assert sorted(json.loads(await self._run("seed", "--force", "--json"))["written"]) == _FIVE
+        assert (await world.call("GET", f"{API}/rust"))["status"] == "active"
+        assert "devpocket/golang:latest" in await self._run("list")
+
+    async def test_says_when_the_database_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MONGODB_URL", "mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=100")
+        result = await asyncio.to_thread(CliRunner().invoke, commands, ["list"])
+        assert result.exit_code == 1
+        assert "MongoDB cannot be reached" in result.output
+
+    async def _run(self, *arguments: str) -> str:
+        result = await asyncio.to_thread(CliRunner().invoke, commands, list(arguments))
+        assert result.exit_code == 0, result.output
+        return result.stdout
