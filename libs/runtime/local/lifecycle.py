@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from libs.runtime.local import cgroups as control_groups
 from libs.runtime.local import members
 from libs.runtime.local.cgroups import Cgroups
 from libs.runtime.local.isolation import Isolation, find_program
-from libs.runtime.local.launcher import launch, shim_config
+from libs.runtime.local.launcher import START_SECONDS, launch, shim_config
 from libs.runtime.local.layout import Layout, life_lock_held, take_life_lock
 from libs.runtime.local.network import NetworkPlan
 from libs.runtime.local.processes import (
@@ -115,6 +116,10 @@ class Lifecycle:
             self._layout.forget_lock(environment_id)
 
     def _running(self, state: Path) -> RunRecord | None:
+        # A shim whose maker died may still be on its way up.
+        deadline = time.monotonic() + START_SECONDS
+        while load_run(state) is None and life_lock_held(state / SHIM_LOCK_FILE) and time.monotonic() < deadline:
+            time.sleep(0.005)
         run = load_run(state)
         alive = run is not None and life_lock_held(state / SHIM_LOCK_FILE) and is_alive(run.init_pid, run.init_start)
         return run if alive else None
@@ -166,6 +171,7 @@ class Lifecycle:
 
     def _end(self, state: Path, grace_seconds: float) -> None:
         """End a run and forget it. Repeating it after a crash at any point leads to the same end."""
+        self._running(state)
         run = load_run(state)
         if run is not None and run.boot_id == boot_id():
             (state / STOP_FILE).touch(mode=0o600)
@@ -184,8 +190,7 @@ class Lifecycle:
             return [info for info in find() if info.pid not in (run.init_pid, run.main_pid)]
 
         if is_alive(run.init_pid, run.init_start):
-            polite = (signal.SIGHUP, signal.SIGTERM, signal.SIGCONT)
-            send_signals(others(), polite, still=members.belongs(state.name, run))
+            _ask_to_end(others(), members.belongs(state.name, run))
             wait_until_gone(others, grace_seconds)
             init = read_process(run.init_pid)
             if init is not None and init.start == run.init_start:
@@ -215,6 +220,16 @@ class Lifecycle:
                         os.kill(run.shim_pid, signal.SIGKILL)
                 return
             time.sleep(0.005)
+
+
+def _ask_to_end(processes: list[ProcessInfo], still: Callable[[int], bool]) -> None:
+    """SIGTERM for all. Interactive shells ignore it, so a terminal's first process is also told that it hung up.
+
+    Not SIGHUP for all: it would end a server that tidies up on SIGTERM before it could.
+    """
+    shells = [info for info in processes if info.terminal and info.session == info.pid]
+    send_signals(processes, [signal.SIGTERM, signal.SIGCONT], still=still)
+    send_signals(shells, [signal.SIGHUP], still=still)
 
 
 def _forget(state: Path) -> None:

@@ -14,12 +14,13 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """From /proc/<pid>/stat; times in clock ticks, `rss_bytes` in bytes."""
+    """From /proc/<pid>/stat; times in clock ticks, `rss_bytes` in bytes; `terminal` is 0 without one."""
 
     pid: int
     state: str
     parent: int
     session: int
+    terminal: int
     start: int
     cpu_ticks: int
     rss_bytes: int
@@ -42,6 +43,7 @@ def read_process(pid: int) -> ProcessInfo | None:
         state=rest[0].decode(),
         parent=int(rest[1]),
         session=int(rest[3]),
+        terminal=int(rest[4]),
         start=int(rest[19]),
         cpu_ticks=int(rest[11]) + int(rest[12]),
         rss_bytes=int(rest[21]) * _PAGE,

@@ -57,13 +57,14 @@ class LocalRuntime:
     def __init__(self, directory: Path, isolation: IsolationPolicy = IsolationPolicy.REQUIRE) -> None:
         self._layout = Layout(directory)
         self._policy = isolation
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="local-runtime")
+        self._threads: ThreadPoolExecutor | None = None
         self._opened: _Opened | None = None
         self._watchers: set[Watcher] = set()
         self._streams: set[LocalExecStream] = set()
 
     async def open(self) -> None:
         """Find out what this machine can do. Raises RuntimeUnavailableError."""
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="local-runtime")
         self._opened = await self._in_thread(self._open)
 
     def _open(self) -> _Opened:
@@ -92,8 +93,9 @@ class LocalRuntime:
     async def close(self) -> None:
         """Close this process's streams and threads; workspaces stay as they are."""
         await asyncio.gather(*(stream.close() for stream in list(self._streams)))
-        self._threads.shutdown(wait=False)
         self._opened = None
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
 
     async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
         """See the port."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -112,6 +113,8 @@ class LocalExecStream:
 
     async def write(self, data: bytes) -> None:
         """Send input; see the port."""
+        if self._exit.done():  # a terminal's master would still take it
+            raise BrokenPipeError(errno.EPIPE, "the process has ended")
         await self._stdin.write(data)
 
     async def write_eof(self) -> None:

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 KILLED = 128 + 9
+_KILL_SECONDS = 2.0
 
 
 class MemoryWatch:
@@ -17,6 +18,7 @@ class MemoryWatch:
         self._config = config
         self.fd = -1
         self.kills = 0
+        self._expect_until = 0.0
         if config is not None:
             with contextlib.suppress(OSError):
                 self.fd = _subscribe(config)
@@ -26,18 +28,26 @@ class MemoryWatch:
         """Version 2 reports by POLLPRI on the counter's file, version 1 by an eventfd."""
         return self._config is not None and self._config["kind"] == "v2"
 
+    @property
+    def patience_milliseconds(self) -> int | None:
+        """How long to wait before asking for news unprompted; None when there is no need to."""
+        return 50 if time.monotonic() < self._expect_until else None
+
+    def hear(self) -> None:
+        """Take note of an event. The kernel tells that memory ran out before it kills, and counts after that."""
+        self._expect_until = time.monotonic() + _KILL_SECONDS
+        if self.by_priority:
+            os.pread(self.fd, 4096, 0)
+        else:
+            os.read(self.fd, 8)
+
     def news(self) -> str | None:
         """A sentence when processes were killed since the last call."""
-        if self._config is None:
-            return None
-        if self.fd >= 0:
-            with contextlib.suppress(BlockingIOError):
-                # Either clears the event: the eventfd's count, or the kernel's memory of what we have seen.
-                os.pread(self.fd, 4096, 0) if self.by_priority else os.read(self.fd, 8)
-        kills = _count_kills(self._config["counter"])
-        if kills <= self.kills:
+        kills = _count_kills(self._config["counter"]) if self._config is not None else 0
+        if self._config is None or kills <= self.kills:
             return None
         self.kills = kills
+        self._expect_until = 0.0
         return f"OOMKilled: a process was ended because the memory limit ({self._config['limit']}) was reached."
 
 

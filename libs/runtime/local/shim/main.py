@@ -57,6 +57,8 @@ class Shim:
             os.close(fd)
         self.errors = LineSplitter(self.log, "e")
         self.pipes = {out_read: LineSplitter(self.log, "o"), err_read: self.errors}
+        for fd in self.pipes:
+            os.set_blocking(fd, False)
         self.control, self.info = control_read, info_read
 
     def _sandbox_arguments(self, info: int) -> tuple[list[int], int]:
@@ -123,14 +125,16 @@ class Shim:
 
     def connect(self) -> None:
         """Bring up the network where there is one, then let the startup command go."""
-        if self.config["network"] is not None:
-            from libs.runtime.local.shim.network import Network  # noqa: PLC0415
+        # OSError: the sandbox ended meanwhile, which `serve` is about to see.
+        with contextlib.suppress(OSError):
+            if self.config["network"] is not None:
+                from libs.runtime.local.shim.network import Network  # noqa: PLC0415
 
-            self.network = Network(self.config["network"], self.init_pid)
-            problem = self.network.start()
-            if problem:
-                self.log.say(problem)
-        os.write(self.go, b"\n")
+                self.network = Network(self.config["network"], self.init_pid)
+                problem = self.network.start()
+                if problem:
+                    self.log.say(problem)
+            os.write(self.go, b"\n")
         os.close(self.go)
 
     def serve(self) -> int:
@@ -144,13 +148,15 @@ class Shim:
         if self.memory.fd >= 0:
             poll.register(self.memory.fd, select.POLLPRI if self.memory.by_priority else select.POLLIN)
         while True:
-            for fd, _ in poll.poll():
+            for fd, _ in poll.poll(self.memory.patience_milliseconds):
                 if fd == handle:
                     return _exit_code(self.child)
                 if fd == self.memory.fd:
-                    self._note_oom()
+                    self.memory.hear()
                 elif not self._carry(fd):
                     poll.unregister(fd)
+            if self.memory.patience_milliseconds is not None:
+                self._note_oom()
 
     def _carry(self, fd: int) -> bool:
         data = os.read(fd, 65536)
@@ -165,7 +171,16 @@ class Shim:
     def _hear(self, data: bytes) -> None:
         # `s<code>` is the end of the startup command; `.` says that it began.
         for word in data.decode("ascii", "replace").replace(".", "").split():
+            self._drain()
             self.log.say(f"The startup command ended with code {word.removeprefix('s')}.")
+
+    def _drain(self) -> None:
+        """Log what was written before now, a last line without its newline included."""
+        for fd, splitter in self.pipes.items():
+            with contextlib.suppress(BlockingIOError):
+                while data := os.read(fd, 65536):
+                    splitter.feed(data)
+            splitter.flush()
 
     def _note_oom(self) -> None:
         news = self.memory.news()
@@ -179,8 +194,7 @@ class Shim:
         if self.init_handle >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.init_handle, signal.SIGKILL)
-        for fd, splitter in self.pipes.items():
-            _drain(fd, splitter)
+        self._drain()
         self._note_oom()
         reason, message = explain(code, self.memory.kills)
         self._record("exit", {"code": code, "reason": reason, "message": message, "at": time.time()})
@@ -192,16 +206,6 @@ class Shim:
 
 def _stopped(config: dict[str, Any]) -> bool:
     return os.path.exists(f"{config['state']}/stop")
-
-
-def _drain(fd: int, splitter: LineSplitter) -> None:
-    os.set_blocking(fd, False)
-    try:
-        while data := os.read(fd, 65536):
-            splitter.feed(data)
-    except BlockingIOError:
-        pass
-    splitter.flush()
 
 
 def _start_time(pid: int) -> int:

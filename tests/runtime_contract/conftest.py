@@ -1,0 +1,47 @@
+"""The drivers that the contract is held against. Another driver joins by adding its name and how to make it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from libs.runtime.local.isolation import IsolationPolicy
+from libs.runtime.local.runtime import LocalRuntime
+from libs.runtime.port import RuntimeUnavailableError
+from tests.runtime_contract.workspaces import Driver, Workspaces
+
+_POLICIES = {"local": IsolationPolicy.REQUIRE, "local-plain": IsolationPolicy.NONE}
+
+
+@pytest.fixture
+def runtime_dir() -> Iterator[Path]:
+    """A directory that the users inside workspaces may pass through, unlike pytest's own."""
+    path = Path(tempfile.mkdtemp(prefix="devpocket-runtime-"))
+    path.chmod(0o711)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(params=sorted(_POLICIES))
+async def runtime(request: pytest.FixtureRequest, runtime_dir: Path) -> AsyncIterator[Driver]:
+    """One driver, open, on a directory of its own."""
+    driver = LocalRuntime(runtime_dir, _POLICIES[request.param])
+    try:
+        await driver.open()
+    except RuntimeUnavailableError as error:
+        pytest.skip(f"no sandbox can be made here: {error}")
+    yield cast("Driver", driver)
+    await driver.close()
+
+
+@pytest.fixture
+async def workspaces(runtime: Driver) -> AsyncIterator[Workspaces]:
+    """Workspaces of that driver, removed after the test."""
+    made = Workspaces(runtime)
+    yield made
+    await made.remove_all()
