@@ -111,5 +111,5 @@ def losses_after(
     """
     recent = tuple(at for at in environment.losses if now - at <= timedelta(seconds=limits.loss_window_s))
     came_up = environment.reported.at
-    counts = came_up is not None and came_up >= serving_since
+    counts = came_up is not None and came_up > serving_since
     return (*recent, now) if counts else recent

@@ -61,8 +61,10 @@ class Lease:
     async def _keep(self, environment: Environment) -> None:
         renewed_at = self.clock()
         while True:
+            # Not `wait_for`: in Python 3.11 it drops a cancellation that comes together with the nudge.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.nudge.wait(), self.seconds / _RENEWALS_PER_LEASE)
+                async with asyncio.timeout(self.seconds / _RENEWALS_PER_LEASE):
+                    await self.nudge.wait()
             self.nudge.clear()
             now = self.clock()
             try:

@@ -22,5 +22,7 @@ async def repeat(
             await step()
         except Exception as error:
             log.warning("background work failed, will be retried", work=name, error=repr(error))
+        # Not `wait_for`: in Python 3.11 it drops a cancellation that comes together with the wake-up.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wake.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await wake.wait()

@@ -32,7 +32,8 @@ class RuntimeReadiness:
     async def is_ready(self, timeout_s: float = 2.0) -> bool:
         """The same as a question."""
         try:
-            await asyncio.wait_for(self.probe(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self.probe()
         except Exception:
             return False
         return True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -180,6 +181,13 @@ class MemoryHistory:
 
     async def was_deleted(self, environment_id: str) -> bool:
         return environment_id in self.deleted
+
+
+async def eventually(condition: Callable[[], bool], *, patience_s: float = 10.0) -> None:
+    """Until it holds; raises TimeoutError. For states that nothing announces to a test."""
+    async with asyncio.timeout(patience_s):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
 
 
 def template(**changes: object) -> WorkspaceTemplate:

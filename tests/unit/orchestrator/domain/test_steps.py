@@ -49,7 +49,7 @@ class TestConfirm:
 
 class TestLose:
     def lose(self, environment: Environment, actual: ObservedWorkspace | None = None) -> Change:
-        return steps.lose(environment, actual, START, LIMITS, serving_since=START)
+        return steps.lose(environment, actual, START, LIMITS, serving_since=START - timedelta(days=1))
 
     def test_says_what_the_runtime_says(self) -> None:
         actual = ObservedWorkspace(REF, GENERATION, WorkspacePhase.FAILED, "OutOfMemory", "It used too much memory.")
