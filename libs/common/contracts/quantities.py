@@ -14,7 +14,7 @@ _FACTORS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 def cpu_millis(quantity: str) -> int:
     """Thousandths of a core: "500m" is 500, "1" and "1.0" are 1000. Raises ValueError."""
-    match = _CPU.match(quantity)
+    match = _CPU.fullmatch(quantity)
     if match is None:
         raise ValueError("CPU must be in millicores (e.g. '500m') or cores (e.g. '1' or '0.5')")
     millis = int(match[1]) if match[1] is not None else round(float(match[2]) * 1000)
@@ -25,7 +25,7 @@ def cpu_millis(quantity: str) -> int:
 
 def byte_count(quantity: str) -> int:
     """Bytes: "1Gi" is 1073741824. Raises ValueError."""
-    match = _BYTES.match(quantity)
+    match = _BYTES.fullmatch(quantity)
     if match is None:
         raise ValueError("Memory and storage must be a number ending with Ki, Mi, Gi or Ti (e.g. '512Mi')")
     count = int(float(match[1]) * _FACTORS[match[2]])

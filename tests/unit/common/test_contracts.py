@@ -76,7 +76,7 @@ class TestQuantities:
             with contextlib.suppress(ValueError):
                 assert parse(text) > 0
 
-    @pytest.mark.parametrize("text", ["", "0", "0m", "-1", "1 ", "1k", "m", "1e3", "٣"])
+    @pytest.mark.parametrize("text", ["500m\n", "", "0", "0m", "-1", "1 ", "1k", "m", "1e3", "٣"])
     def test_bad_cpu(self, text: str) -> None:
         with pytest.raises(ValueError, match="CPU must be"):
             cpu_millis(text)
