@@ -34,7 +34,7 @@ def normalize_name(raw: str) -> str:
         raise ValueError("Name cannot start or end with a hyphen")
     if "_" in name:
         raise ValueError(f"Name must not contain underscores; try '{name.replace('_', '-').strip('-') or 'my-env'}'")
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise ValueError("Name may contain only letters a-z, digits and hyphens")
     return name
 
@@ -46,7 +46,7 @@ def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
     total = 0
     for name, value in variables.items():
         shown = name[:40]
-        if len(name) > MAX_VARIABLE_NAME_CHARS or not _VARIABLE.match(name):
+        if len(name) > MAX_VARIABLE_NAME_CHARS or not _VARIABLE.fullmatch(name):
             raise ValueError(f"'{shown}' is no variable name: use letters, digits and underscores, no digit first")
         if name.startswith(_RESERVED_PREFIXES):
             raise ValueError(f"'{shown}' is reserved: names must not begin with LD_ or DEVPOCKET_")

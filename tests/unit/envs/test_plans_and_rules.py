@@ -1,0 +1,120 @@
+"""Quota, limits, names and variables."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from libs.common.contracts.environments import Resources
+from libs.common.contracts.identity import PLAN_LIMITS, Plan
+from services.envs.errors import (
+    AccountInactiveError,
+    DuplicateNameError,
+    EmailNotVerifiedError,
+    QuotaExceededError,
+    ResourcesExceedPlanError,
+)
+from services.envs.plans import Account, Place, ResourceRequest, free_slot, resolve_resources
+from services.envs.rules import check_text, check_variables, normalize_name
+
+DEFAULT = Resources(cpu="1000m", memory="1Gi", storage="5Gi")
+
+
+class TestFreeSlot:
+    def test_is_the_lowest(self) -> None:
+        assert free_slot(Plan.PRO, "x", [Place(0, "a"), Place(2, "b")]) == 1
+
+    def test_refuses_the_same_name_before_the_quota(self) -> None:
+        with pytest.raises(DuplicateNameError):
+            free_slot(Plan.FREE, "a", [Place(0, "a")])
+
+    def test_names_plan_and_limit(self) -> None:
+        with pytest.raises(QuotaExceededError, match="starter plan allows 3 environments"):
+            free_slot(Plan.STARTER, "x", [Place(i, str(i)) for i in range(3)])
+
+    def test_counts_what_a_larger_plan_has_left_behind(self) -> None:
+        with pytest.raises(QuotaExceededError):
+            free_slot(Plan.FREE, "x", [Place(7, "a")])
+
+    @given(st.sampled_from(Plan), st.sets(st.integers(0, 120), max_size=110))
+    def test_is_free_and_within_the_plan_or_refused(self, plan: Plan, taken: set[int]) -> None:
+        limit = PLAN_LIMITS[plan].environments
+        places = [Place(slot, f"n{slot}") for slot in taken]
+        if len(taken) >= limit:
+            with pytest.raises(QuotaExceededError):
+                free_slot(plan, "x", places)
+        else:
+            slot = free_slot(plan, "x", places)
+            assert slot not in taken
+            assert 0 <= slot < limit
+
+
+class TestResources:
+    def test_defaults_are_cut_to_the_plan(self) -> None:
+        assert resolve_resources(None, DEFAULT, Plan.FREE) == Resources(cpu="500m", memory="1Gi", storage="5Gi")
+
+    def test_a_part_may_be_asked_for(self) -> None:
+        found = resolve_resources(ResourceRequest(memory="2Gi"), DEFAULT, Plan.PRO)
+        assert found == Resources(cpu="1000m", memory="2Gi", storage="5Gi")
+
+    @pytest.mark.parametrize(
+        ("request_", "words"),
+        [
+            (ResourceRequest(cpu="0.501"), "0.501 of CPU is more than the 500m"),
+            (ResourceRequest(memory="1025Mi"), "1025Mi of memory is more than the 1Gi"),
+            (ResourceRequest(storage="1Ti"), "1Ti of storage is more than the 5Gi"),
+        ],
+    )
+    def test_more_than_the_plan_is_refused(self, request_: ResourceRequest, words: str) -> None:
+        with pytest.raises(ResourcesExceedPlanError, match=words):
+            resolve_resources(request_, DEFAULT, Plan.FREE)
+
+
+class TestAccount:
+    def test_says_what_is_missing(self) -> None:
+        with pytest.raises(AccountInactiveError):
+            Account("u", Plan.PRO, is_active=False, is_verified=True).require_may_create(verified_only=False)
+        unverified = Account("u", Plan.PRO, is_active=True, is_verified=False)
+        unverified.require_may_create(verified_only=False)
+        with pytest.raises(EmailNotVerifiedError):
+            unverified.require_may_create(verified_only=True)
+
+
+class TestNames:
+    @pytest.mark.parametrize(("raw", "name"), [("a", "a"), (" My-API2 ", "my-api2"), ("x" * 50, "x" * 50)])
+    def test_good_ones_are_lowered(self, raw: str, name: str) -> None:
+        assert normalize_name(raw) == name
+
+    @pytest.mark.parametrize("raw", ["", " ", "x" * 51, "-a", "a-", "a_b", "a b", "a.b", "é", "a\nb", "٣"])
+    def test_bad_ones_are_refused(self, raw: str) -> None:
+        with pytest.raises(ValueError, match="Name"):
+            normalize_name(raw)
+
+    @given(st.text(max_size=60))
+    def test_whatever_is_accepted_is_a_dns_label(self, raw: str) -> None:
+        try:
+            name = normalize_name(raw)
+        except ValueError:
+            return
+        assert name.isascii()
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+        assert 1 <= len(name) <= 50
+
+
+class TestVariables:
+    def test_good_ones_pass(self) -> None:
+        variables = {"A": "", "_b1": "x\ny", "PATH_LD_X": "ü"}
+        assert check_variables(variables) is variables
+
+    @pytest.mark.parametrize("name", ["", "1A", "A-B", "A B", "A\n", "É", "LD_PRELOAD", "DEVPOCKET_TOKEN", "x" * 300])
+    def test_bad_names_are_refused_without_their_value(self, name: str) -> None:
+        with pytest.raises(ValueError, match="'") as caught:
+            check_variables({name: "hunter2"})
+        assert "hunter2" not in str(caught.value)
+
+    def test_half_a_character_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="Unicode"):
+            check_variables({"A": "\ud800"})
+        with pytest.raises(ValueError, match="Unicode"):
+            check_text("\ud800")

@@ -1,0 +1,185 @@
+"""Use cases on fakes: races, conflicts, plans, usage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from libs.common.contracts.environments import EnvironmentStatus as Status
+from libs.common.contracts.events import RuntimeLost, RuntimeRunning, UserPlanChanged
+from libs.common.contracts.identity import Plan
+from libs.common.contracts.telemetry import UsageSample
+from libs.common.errors import TemporaryError
+from services.envs.entities import Command
+from services.envs.errors import (
+    AccountInactiveError,
+    DuplicateNameError,
+    EditConflictError,
+    EnvironmentNotFoundError,
+    QuotaExceededError,
+    UnknownTemplateError,
+)
+from services.envs.service.accounts import AccountService
+from services.envs.service.environments import Changes, EnvironmentService, NewEnvironment
+from services.envs.service.reports import ReportService
+from services.envs.service.templates import TemplateService
+from services.envs.service.usage import MAX_POINTS, UsageService
+from tests.fakes.envs import FakeAccounts, FakeEnvironments, FakeHistory, FakeTemplates, PlainSeal
+from tests.unit.envs.makers import NOW, a_principal, an_environment
+
+REQUEST = NewEnvironment(name="mine", template="python")
+
+
+@pytest.fixture
+def store() -> FakeEnvironments:
+    return FakeEnvironments()
+
+
+@pytest.fixture
+def accounts() -> AccountService:
+    return AccountService(FakeAccounts())
+
+
+@pytest.fixture
+async def templates(store: FakeEnvironments) -> TemplateService:
+    templates = TemplateService(FakeTemplates(), store, image_prefix="images", clock=lambda: NOW)
+    await templates.seed()
+    return templates
+
+
+@pytest.fixture
+def service(store: FakeEnvironments, templates: TemplateService, accounts: AccountService) -> EnvironmentService:
+    return EnvironmentService(store, templates, accounts, PlainSeal(), verified_only=False, clock=lambda: NOW)
+
+
+async def user_state(accounts: AccountService, plan: Plan, version: int, *, active: bool = True) -> None:
+    await accounts.keep(
+        UserPlanChanged(user_id="u" * 32, username="u", plan=plan, is_active=active, is_verified=True, version=version)
+    )
+
+
+class TestCreate:
+    async def test_seals_variables_over_those_of_the_template(
+        self, service: EnvironmentService, store: FakeEnvironments
+    ) -> None:
+        request = replace(REQUEST, variables={"PYTHONUNBUFFERED": "0", "A": "b"})
+        environment = await service.create(a_principal(), request)
+        assert environment.variables_sealed == 'sealed:{"PYTHONUNBUFFERED":"0","A":"b"}'
+        assert (environment.image, environment.slot) == ("images/python:latest", 0)
+        assert [event.type for event in store.events] == ["devpocket.env.created.v1"]
+
+    async def test_a_lost_race_takes_the_next_slot(self, service: EnvironmentService, store: FakeEnvironments) -> None:
+        store.thefts = [an_environment(id=f"{i}" * 32, name=f"thief-{i}", slot=i) for i in range(3)]
+        assert (await service.create(a_principal(), REQUEST)).slot == 3
+
+    async def test_a_lost_race_for_the_last_slot_is_over_quota(
+        self, service: EnvironmentService, store: FakeEnvironments
+    ) -> None:
+        store.thefts = [an_environment(name="thief")]
+        with pytest.raises(QuotaExceededError):
+            await service.create(a_principal(Plan.FREE), REQUEST)
+
+    async def test_a_lost_race_for_the_name_is_a_duplicate(
+        self, service: EnvironmentService, store: FakeEnvironments
+    ) -> None:
+        store.thefts = [an_environment(name="mine", slot=5)]
+        with pytest.raises(DuplicateNameError):
+            await service.create(a_principal(), REQUEST)
+
+    async def test_the_read_model_wins_over_the_token(
+        self, service: EnvironmentService, accounts: AccountService
+    ) -> None:
+        await user_state(accounts, Plan.FREE, 2)
+        await user_state(accounts, Plan.PRO, 1)
+        await service.create(a_principal(Plan.PRO), REQUEST)
+        with pytest.raises(QuotaExceededError, match="free"):
+            await service.create(a_principal(Plan.PRO), replace(REQUEST, name="two"))
+
+    async def test_an_unknown_template_lists_what_there_is(self, service: EnvironmentService) -> None:
+        with pytest.raises(UnknownTemplateError, match="golang, nodejs, python, rust, ubuntu"):
+            await service.create(a_principal(), replace(REQUEST, template="cobol"))
+
+
+class TestCommands:
+    async def test_a_conflict_is_decided_again(self, service: EnvironmentService, store: FakeEnvironments) -> None:
+        environment = an_environment(Status.RUNNING)
+        store.found[environment.id] = environment
+        store.conflicts = 5
+        assert (await service.command(a_principal(), environment.id, Command.STOP)).status is Status.STOPPING
+
+    async def test_endless_conflicts_end(self, service: EnvironmentService, store: FakeEnvironments) -> None:
+        environment = an_environment(Status.RUNNING)
+        store.found[environment.id] = environment
+        store.conflicts = 1_000
+        with pytest.raises(EditConflictError):
+            await service.command(a_principal(), environment.id, Command.STOP)
+
+    async def test_a_stranger_finds_nothing(self, service: EnvironmentService, store: FakeEnvironments) -> None:
+        environment = an_environment(Status.RUNNING)
+        store.found[environment.id] = environment
+        with pytest.raises(EnvironmentNotFoundError):
+            await service.command(a_principal(Plan.ADMIN, "x"), environment.id, Command.DELETE)
+
+    async def test_an_inactive_user_can_stop_but_not_start(
+        self, service: EnvironmentService, store: FakeEnvironments, accounts: AccountService
+    ) -> None:
+        environment = an_environment(Status.RUNNING)
+        store.found[environment.id] = environment
+        await user_state(accounts, Plan.PRO, 1, active=False)
+        with pytest.raises(AccountInactiveError):
+            await service.command(a_principal(), environment.id, Command.RESTART)
+        assert (await service.command(a_principal(), environment.id, Command.STOP)).status is Status.STOPPING
+
+    async def test_a_name_that_is_taken_while_saving_is_a_duplicate(
+        self, service: EnvironmentService, store: FakeEnvironments
+    ) -> None:
+        environment = an_environment(Status.RUNNING)
+        store.found = {environment.id: environment, "x": an_environment(id="x", name="other", slot=1)}
+        with pytest.raises(DuplicateNameError):
+            await service.update(a_principal(), environment.id, Changes(name="other"))
+
+
+class TestReports:
+    async def test_endless_conflicts_are_tried_again_later(self, store: FakeEnvironments) -> None:
+        environment = an_environment()
+        store.found[environment.id] = environment
+        store.conflicts = 1_000
+        report = RuntimeRunning(environment_id=environment.id, user_id="u", generation=3, runtime="local")
+        with pytest.raises(TemporaryError):
+            await ReportService(store).apply(report, 5)
+
+    async def test_a_lost_workspace_does_not_change_the_status(self, store: FakeEnvironments) -> None:
+        environment = an_environment(Status.RUNNING)
+        store.found[environment.id] = environment
+        report = RuntimeLost(environment_id=environment.id, user_id="u", generation=3, runtime="local")
+        await ReportService(store).apply(report, 5)
+        assert store.found[environment.id] is environment
+
+
+class TestUsage:
+    async def test_history_is_thinned_and_keeps_the_newest(self, store: FakeEnvironments) -> None:
+        history = FakeHistory()
+        for minutes in range(10_080):
+            at = NOW - timedelta(minutes=minutes)
+            history.samples.append(
+                UsageSample(environment_id="e", sampled_at=at, cpu_millis=minutes, memory_bytes=0, storage_bytes=0)
+            )
+        points = await UsageService(store, history, clock=lambda: NOW).history("e", 168)
+        assert len(points) <= MAX_POINTS
+        assert points[-1].sampled_at == NOW
+        assert points == sorted(points, key=lambda point: point.sampled_at)
+
+    async def test_a_sample_from_the_future_is_dropped(self, store: FakeEnvironments) -> None:
+        environment = an_environment(Status.RUNNING)
+        store.found[environment.id] = environment
+        history = FakeHistory()
+        service = UsageService(store, history, clock=lambda: NOW)
+        for ahead in (timedelta(days=1), timedelta(seconds=1)):
+            await service.record(
+                UsageSample(
+                    environment_id=environment.id, sampled_at=NOW + ahead, cpu_millis=1, memory_bytes=1, storage_bytes=1
+                )
+            )
+        assert [sample.sampled_at for sample in history.samples] == [NOW + timedelta(seconds=1)]
