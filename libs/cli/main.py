@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from libs.cli import down, events, plugins, status, up
+from libs.cli.demo import command as demo
 
 app = typer.Typer(
     help="DevPocket Server on this machine: the stack, its environments, its events.",
@@ -17,6 +18,7 @@ app = typer.Typer(
 app.command()(up.up)
 app.command()(down.down)
 app.command()(status.status)
+app.command()(demo.demo)
 app.add_typer(events.app, name="events")
 plugins.add_plugins(app)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,8 +40,7 @@ def up(
     except OptionError as error:
         fail(str(error), code=2)
     if detach:
-        scale_again = [part for item in scale or () for part in ("--scale", item)]
-        _detach(options, ["--port", str(port), "--data-dir", str(options.paths.root), *scale_again])
+        start_in_background(data_dir, port, typer.echo, scale=scale or ())
     else:
         raise typer.Exit(_attach(options, in_background=in_background))
 
@@ -58,13 +58,20 @@ def _attach(options: StackOptions, *, in_background: bool) -> int:
         reporter.close()
 
 
-def _detach(options: StackOptions, arguments: Sequence[str]) -> None:
+def start_in_background(data_dir: Path, port: int, show: Callable[[str], None], *, scale: Sequence[str] = ()) -> None:
+    """Start a stack that goes on without this process; returns once it is ready, ends the command when it fails.
+
+    `show` gets its progress, line by line.
+    """
     from libs.cli.stack.client import DetachedStartError, start_detached
+    from libs.cli.stack.paths import StackPaths
     from libs.cli.stack.run import StartRefusedError, refuse_if_running
 
+    paths = StackPaths.of(data_dir)
+    options = ["--port", str(port), "--data-dir", str(paths.root)]
+    options += [part for item in scale for part in ("--scale", item)]
     try:
-        refuse_if_running(options.paths)
-        argv = [sys.executable, "-m", "libs.cli.main", "up", "--in-background", *arguments]
-        start_detached(argv, options.paths, typer.echo)
+        refuse_if_running(paths)
+        start_detached([sys.executable, "-m", "libs.cli.main", "up", "--in-background", *options], paths, show)
     except (StartRefusedError, DetachedStartError) as error:
         fail(str(error))

@@ -6,7 +6,6 @@ It speaks to the gateway only, as a phone would, and stops at the first surprise
 from __future__ import annotations
 
 import json
-import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -17,18 +16,14 @@ import httpx
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
+from libs.cli.demo.shell import OUTPUT_TIMEOUT_S, DemoError, Shell
+
 _CALL_TIMEOUT_S = 15.0
 _RUNNING_TIMEOUT_S = 60.0
-_OUTPUT_TIMEOUT_S = 20.0
 _METRICS_TIMEOUT_S = 30.0
 _METRICS_POLL_S = 0.5
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 _GREETING = "hello from the startup command"
 _PROOF = "this file survives a stop"
-
-
-class DemoError(Exception):
-    """Something was not as it should be."""
 
 
 class Reporter(Protocol):
@@ -128,7 +123,7 @@ class Demo:
         with self._terminal() as shell:
             with self._step("run python3 in the terminal") as step:
                 shell.type('python3 -c "print(6*7)"\n')
-                answer = shell.expect(r"(?m)^42\r?$").strip()
+                answer = shell.expect(r"\b42\b")
                 step.detail = f"6*7 is {answer}"
             with self._step("write a file"):
                 shell.type(f"echo {_PROOF} > proof.txt && echo writ''ten\n")
@@ -155,7 +150,7 @@ class Demo:
 
     def _follow_logs(self) -> None:
         with self._step("follow the logs") as step, self._socket("logs", "follow=true&tail=100") as socket:
-            deadline = time.monotonic() + _OUTPUT_TIMEOUT_S
+            deadline = time.monotonic() + OUTPUT_TIMEOUT_S
             while True:
                 line = json.loads(socket.recv(timeout=max(deadline - time.monotonic(), 0.01)))
                 if line["type"] == "log" and _GREETING in line["message"]:
@@ -247,52 +242,3 @@ class Demo:
         base = self._url.replace("http", "ws", 1)
         url = f"{base}/api/v1/ws/{kind}/{self._environment}?ticket={ticket}&{query}"
         return connect(url, open_timeout=_CALL_TIMEOUT_S)
-
-
-class Shell:
-    """A terminal as a person uses it: type, then read until something shows."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self._socket = socket
-        self._seen = ""
-        ready = json.loads(socket.recv(timeout=_OUTPUT_TIMEOUT_S))
-        if ready["type"] != "ready":
-            raise DemoError(f"the first frame is {ready}")
-        self.session_id = ready["session_id"]
-
-    def send(self, frame: dict[str, Any]) -> None:
-        """One JSON frame."""
-        self._socket.send(json.dumps(frame))
-
-    def type(self, text: str) -> None:
-        """Input."""
-        self.send({"type": "input", "data": text})
-
-    def expect(self, pattern: str) -> str:
-        """Read until `pattern` shows; returns what matched and forgets what came before."""
-        deadline = time.monotonic() + _OUTPUT_TIMEOUT_S
-        while True:
-            found = re.search(pattern, self._seen)
-            if found is not None:
-                self._seen = self._seen[found.end() :]
-                return found[0]
-            frame = self._receive(deadline, f"{pattern!r} did not show, only {self._seen[-300:]!r}")
-            if frame["type"] == "output":
-                self._seen = _ESCAPES.sub("", self._seen + frame["data"])
-            elif frame["type"] in {"exit", "error"}:
-                raise DemoError(f"the terminal answered {frame}")
-
-    def expect_exit(self) -> int:
-        """Read until the shell has ended; its exit code."""
-        deadline = time.monotonic() + _OUTPUT_TIMEOUT_S
-        while True:
-            frame = self._receive(deadline, "the shell did not end")
-            if frame["type"] == "exit":
-                return int(frame["code"])
-
-    def _receive(self, deadline: float, complaint: str) -> dict[str, Any]:
-        try:
-            frame: dict[str, Any] = json.loads(self._socket.recv(timeout=max(deadline - time.monotonic(), 0.01)))
-        except TimeoutError as error:
-            raise DemoError(complaint) from error
-        return frame

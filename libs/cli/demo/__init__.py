@@ -1,0 +1,1 @@
+"""`devpocket demo`."""
