@@ -153,6 +153,7 @@ class _OpenOnce:
 def _limits(settings: TerminalSettings) -> SessionLimits:
     return SessionLimits(
         ring_bytes=settings.terminal_ring_bytes,
+        burst_bytes=max(settings.terminal_ring_bytes, settings.terminal_ring_burst_bytes),
         window_bytes=settings.terminal_window_bytes,
         # Two messages of the largest size: one that is being written to the shell, and one that came meanwhile.
         input_bytes=2 * settings.terminal_message_bytes,

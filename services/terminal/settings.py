@@ -45,6 +45,11 @@ class TerminalSettings(CommonSettings):
     terminal_ring_bytes: int = Field(
         default=1024 * 1024, ge=64 * 1024, description="Output kept per session for those who come back"
     )
+    terminal_ring_burst_bytes: int = Field(
+        default=12 * 1024 * 1024,
+        ge=64 * 1024,
+        description="The same while output flows: more than socket buffers on the way to a client hold",
+    )
     terminal_window_bytes: int = Field(
         default=256 * 1024, ge=4096, description="The shell is paused when every client is behind by more than this"
     )

@@ -23,7 +23,7 @@ from libs.runtime.port import (
     WorkspaceRef,
 )
 
-_SHELL = ("/bin/bash", "--noprofile", "--norc", "-i")
+_SHELL = ("/bin/bash", "--noprofile", "--norc", "--noediting", "-i")
 # The first terminal that the leader of a session opens becomes the session's own.
 _ON_TERMINAL = 'exec 0<> "$0" 1>&0 2>&0; exec "$@"'
 _ENVIRONMENT = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "PS1": "$ ", "TERM": "xterm", "LANG": "C.UTF-8"}
@@ -160,7 +160,8 @@ class HostExecRuntime:
                 _ON_TERMINAL,
                 os.ttyname(slave),
                 *(argv or _SHELL),
-                stdin=asyncio.subprocess.DEVNULL,
+                # Held open by the child until it has opened the terminal itself: else reading would see an end.
+                stdin=slave,
                 env={**_ENVIRONMENT, **(env or {})},
                 cwd="/",
                 start_new_session=True,
@@ -189,7 +190,8 @@ class HostExecRuntime:
             yield line
         while follow:
             async with self._logged:
-                await self._logged.wait_for(lambda: len(lines) > sent)
+                while len(lines) <= sent:
+                    await self._logged.wait()
             for line in lines[sent:]:
                 sent += 1
                 yield line

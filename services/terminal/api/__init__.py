@@ -1,5 +1,5 @@
 """HTTP and WebSocket routes."""
 
-from services.terminal.api import logs, terminal, tickets
+from services.terminal.api import logs, nowhere, terminal, tickets
 
-routers = [tickets.router, terminal.router, logs.router]
+routers = [tickets.router, terminal.router, logs.router, nowhere.router]

@@ -98,6 +98,8 @@ async def _receive(
             attachment.undelivered("rate_limited", f"at most {per_second} messages a second are allowed")
         else:
             await _handle(message, session, attachment)
+        if attachment.owes_many_answers:
+            await asyncio.sleep(0)
 
 
 async def _handle(message: str | bytes, session: TerminalSession, attachment: Attachment) -> None:

@@ -131,6 +131,11 @@ class Sessions:
             if session.detached_for > after_seconds:
                 self._end(session, CloseReason.IDLE)
 
+    def forget_bursts(self) -> None:
+        """Give back memory that only a flood of output needed."""
+        for session in self._sessions.values():
+            session.forget_burst()
+
     async def drain(self) -> None:
         """Take no new sessions and end all that there are, with their events written and, if possible, published."""
         self._draining = True

@@ -77,6 +77,7 @@ class Upkeep:
     async def round(self) -> None:
         """Everything once."""
         self._sessions.end_detached(self._times.detached_seconds)
+        self._sessions.forget_bursts()
         self._connections.close_stalled(self._times.stalled_seconds)
         await _try("heartbeat", self._heartbeat)
         await _try("slots", self._slots.refresh)

@@ -66,6 +66,11 @@ class Attachment:
         """There is something to send."""
         self._wake.set()
 
+    @property
+    def owes_many_answers(self) -> bool:
+        """Whether the sender should get a turn before more is asked of it."""
+        return len(self._answers) > _MAX_WAITING_ANSWERS // 2
+
     def answer(self, frame: Frame) -> None:
         """Send a control frame ahead of further output; dropped when the client takes none of many before it."""
         if len(self._answers) < _MAX_WAITING_ANSWERS:

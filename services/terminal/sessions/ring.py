@@ -14,7 +14,7 @@ class Ring:
     """Holds at least the last `capacity` bytes, and at most one segment (64 KiB, or the largest chunk) more."""
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._segments: list[bytes | bytearray] = []
         self._starts: list[int] = []
         self.start = 0
@@ -30,8 +30,8 @@ class Ring:
         elif data:
             self._add(bytearray(data))
         self.end += len(data)
-        if self.end - self.start > self._capacity:
-            self._drop_oldest()
+        if self.end - self.start > self.capacity:
+            self.trim(self.capacity)
 
     def read(self, offset: int, max_bytes: int) -> bytes:
         """Up to `max_bytes` from `offset` on, which must lie between `start` and `end`."""
@@ -50,18 +50,19 @@ class Ring:
             index += 1
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _add(self, segment: bytes | bytearray) -> None:
-        self._segments.append(segment)
-        self._starts.append(self.end)
-
-    def _drop_oldest(self) -> None:
+    def trim(self, size: int) -> None:
+        """Forget the oldest output down to `size` bytes, or up to one segment more."""
         count = 0
-        while count + 1 < len(self._starts) and self.end - self._starts[count + 1] >= self._capacity:
+        while count + 1 < len(self._starts) and self.end - self._starts[count + 1] >= size:
             count += 1
         if count:
             del self._segments[:count]
             del self._starts[:count]
             self.start = self._starts[0]
+
+    def _add(self, segment: bytes | bytearray) -> None:
+        self._segments.append(segment)
+        self._starts.append(self.end)
 
 
 def _slice(segment: bytes | bytearray, begin: int, end: int) -> bytes:

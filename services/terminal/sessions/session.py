@@ -26,6 +26,7 @@ from services.terminal.sessions.ring import Ring
 
 _READ_BYTES = 64 * 1024
 _CLOSE_STREAM_SECONDS = 2.0
+_QUIET_AFTER_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,7 @@ class SessionLimits:
     """Bounds of one session; see TerminalSettings, where they come from."""
 
     ring_bytes: int
+    burst_bytes: int
     window_bytes: int
     input_bytes: int
     hold_seconds: float
@@ -47,6 +49,9 @@ class TerminalSession:
     While connections are there, the shell is paused when even the fastest is `window_bytes` behind; slower ones lose
     output to a gap once the ring has gone over it. For `hold_seconds` after the last one left, the shell is paused at
     the same distance, so that a client that comes back misses nothing; after that it runs on and the ring forgets.
+
+    What was sent is not yet received: socket buffers and proxies between hold some megabytes of a flood, and a cut
+    loses them. So the ring holds `burst_bytes` while output flows, and `ring_bytes` once it rests.
     """
 
     def __init__(
@@ -56,15 +61,17 @@ class TerminalSession:
         self.environment_id = environment.id
         self.generation = environment.generation
         self.caller = caller
-        self.ring = Ring(limits.ring_bytes)
+        self.ring = Ring(limits.burst_bytes)
         self.exit_code: int | None = None
         self.ending: CloseReason | None = None
+        self._loop = asyncio.get_running_loop()
         self._stream = stream
         self._limits = limits
         self._attachments: set[Attachment] = set()
-        self._left_at = asyncio.get_running_loop().time()
+        self._left_at = self._loop.time()
         self._left_position = 0
         self._unpaced_bytes = 0
+        self._wrote_at = self._left_at
         self._room = asyncio.Event()
         self._input: list[bytes] = []
         self._input_bytes = 0
@@ -80,7 +87,7 @@ class TerminalSession:
     @property
     def detached_for(self) -> float:
         """For how many seconds nobody has been connected; 0.0 while somebody is."""
-        return 0.0 if self._attachments else asyncio.get_running_loop().time() - self._left_at
+        return 0.0 if self._attachments else self._loop.time() - self._left_at
 
     def attach(self, channel: Channel, codec: Codec, *, caller: Caller, mode: Mode, offset: int | None) -> Attachment:
         """A connection that gets the output from `offset`, by default from the oldest byte still held.
@@ -110,9 +117,14 @@ class TerminalSession:
         """The connection is gone."""
         self._attachments.discard(attachment)
         if not self._attachments:
-            self._left_at = asyncio.get_running_loop().time()
+            self._left_at = self._loop.time()
             self._left_position = attachment.position
         self._room.set()
+
+    def forget_burst(self) -> None:
+        """Shrink the ring to its quiet size once output has rested long enough for clients to have received it."""
+        if self._loop.time() - self._wrote_at > _QUIET_AFTER_SECONDS:
+            self.ring.trim(self._limits.ring_bytes)
 
     def progressed(self) -> None:
         """An attachment has taken output."""
@@ -172,6 +184,7 @@ class TerminalSession:
     async def _pump(self) -> None:
         while data := await self._stream.read(_READ_BYTES):
             self.ring.append(data)
+            self._wrote_at = self._loop.time()
             for attachment in self._attachments:
                 attachment.wake()
             if not self._has_room():
@@ -189,7 +202,7 @@ class TerminalSession:
         return self.ring.end - reader <= self._limits.window_bytes
 
     def _hold_ends_in(self) -> float:
-        return self._left_at + self._limits.hold_seconds - asyncio.get_running_loop().time()
+        return self._left_at + self._limits.hold_seconds - self._loop.time()
 
     async def _wait_for_room(self) -> None:
         while not self._has_room():
