@@ -33,6 +33,8 @@ MAX_STREAMS_PER_USER = 10
 _AGGREGATES = ("devpocket.env.", "devpocket.runtime.", "devpocket.terminal.")
 _HEARTBEAT_S = 5.0
 _SILENT_AFTER_S = 2.5 * _HEARTBEAT_S
+_LOOK_EVERY_S = 0.5
+# The consumer of a replica that died must not stay.
 _FORGET_AFTER_S = 60.0
 
 log = structlog.get_logger(__name__)
@@ -101,6 +103,7 @@ class LiveFeed:
         self._expected = 1
         self._heard_at = 0.0
         self._lost_one = False
+        self._reconnects = 0
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -154,6 +157,7 @@ class LiveFeed:
             with contextlib.suppress(Exception):
                 await self._subscription.unsubscribe()
         client = self._bus.client
+        reconnects = client.stats["reconnects"]
         inbox = client.new_inbox()
         self._expected = 1
         self._heard_at = time.monotonic()
@@ -170,13 +174,15 @@ class LiveFeed:
             mem_storage=True,
         )
         await self._bus.jetstream.add_consumer(EVENTS_STREAM, config)
+        self._reconnects = reconnects
 
     async def _keep_following(self) -> None:
-        """A consumer in memory dies with its server; its heartbeats say that it lives."""
+        """A consumer in memory dies with its server, and may die without: its heartbeats say that it lives."""
         while True:
-            await asyncio.sleep(_HEARTBEAT_S)
+            await asyncio.sleep(_LOOK_EVERY_S)
             silent = time.monotonic() - self._heard_at > _SILENT_AFTER_S
-            if not (silent or self._lost_one) or not self._bus.connected:
+            reconnected = self._reconnects != self._bus.client.stats["reconnects"]
+            if not (silent or reconnected or self._lost_one) or not self._bus.connected:
                 continue
             try:
                 await self._follow()

@@ -21,7 +21,8 @@ from services.envs.ports import TakenError
 # A terminated environment is kept this long, so that reports which come late find it and its story can be told.
 TOMBSTONE_DAYS = 30
 _DAY_S = 24 * 60 * 60
-_LIVE = {"slot": {"$exists": True}}
+# A terminated environment has no slot. Said as a range, because planners match it with the partial indexes.
+_LIVE = {"slot": {"$gte": 0}}
 _FIELDS = [field.name for field in fields(Environment) if field.name != "id"]
 # What a list does not show and need not carry.
 _NOT_LISTED = {"variables_sealed": 0, PENDING: 0}
@@ -42,7 +43,7 @@ class EnvironmentRepository:
                 [("user_id", 1), (field, 1)], name=name, unique=True, partialFilterExpression=_LIVE
             )
         await self._collection.create_index([("user_id", 1), ("_id", -1)], name="by_user")
-        await self._collection.create_index([("template", 1)], name="by_template")
+        await self._collection.create_index([("template", 1)], name="by_template", partialFilterExpression=_LIVE)
         await self._collection.create_index(
             [("deleted_at", 1)], name="tombstones", expireAfterSeconds=TOMBSTONE_DAYS * _DAY_S
         )
@@ -128,7 +129,7 @@ def _to_document(environment: Environment) -> Document:
     document["status"] = environment.status.value
     document["desired"] = environment.desired.value
     document["usage"] = asdict(environment.usage) if environment.usage is not None else None
-    # The partial indexes ask whether a slot exists, the time-to-live index whether there is a date.
+    # The partial indexes hold what has a slot, the time-to-live index what has a date.
     for name in ("slot", "deleted_at"):
         if document[name] is None:
             del document[name]
