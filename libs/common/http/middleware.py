@@ -104,7 +104,7 @@ class AnnouncedLengthMiddleware:
             if announced.isdigit() and int(announced) > self.max_bytes:
                 detail = f"The body is larger than the {self.max_bytes} bytes allowed"
                 request_id = scope["state"].get("request_id")
-                answer = problem_response(413, "body_too_large", detail, request_id=request_id)
+                answer = problem_response(413, "content_too_large", detail, request_id=request_id)
                 await answer(scope, receive, send)
                 return
         await self.app(scope, receive, send)

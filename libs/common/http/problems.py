@@ -27,7 +27,7 @@ STATUS_OF: dict[ErrorKind, int] = {
     ErrorKind.TOO_MANY: 429,
     ErrorKind.UNAVAILABLE: 503,
 }
-_CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large"}
+_CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "content_too_large"}
 _RETRY_AFTER_UNAVAILABLE_S = "2"
 
 log = structlog.get_logger(__name__)

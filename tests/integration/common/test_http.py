@@ -139,8 +139,8 @@ class TestProblems:
                 yield b"x" * 100
 
         async with running_app(an_app(small, issuer)) as client:
-            assert_problem(await client.post("/things", content=b"x" * 2000), 413, "body_too_large")
-            assert_problem(await client.post("/things", content=chunks()), 413, "body_too_large")
+            assert_problem(await client.post("/things", content=b"x" * 2000), 413, "content_too_large")
+            assert_problem(await client.post("/things", content=chunks()), 413, "content_too_large")
 
 
 class TestRequests:

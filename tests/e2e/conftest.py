@@ -1,0 +1,40 @@
+"""One stack for all end-to-end tests that do not hurt it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.support.phone import Phone, log_in, signed_in
+from tests.support.stack import LocalStack
+
+ADMIN_EMAIL = "admin@example.com"
+ADMIN_PASSWORD = "Adm1n-of-a-test"
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """Up for the whole run, without rate limits, with an administrator."""
+    running = LocalStack(tmp_path_factory.mktemp("stack"), ADMIN_EMAIL=ADMIN_EMAIL, ADMIN_PASSWORD=ADMIN_PASSWORD)
+    running.up()
+    yield running
+    running.down()
+
+
+@pytest.fixture
+async def alice(stack: LocalStack) -> AsyncIterator[Phone]:
+    async with signed_in(stack.url) as phone:
+        yield phone
+
+
+@pytest.fixture
+async def bob(stack: LocalStack) -> AsyncIterator[Phone]:
+    async with signed_in(stack.url) as phone:
+        yield phone
+
+
+@pytest.fixture
+async def admin(stack: LocalStack) -> AsyncIterator[Phone]:
+    async with log_in(stack.url, ADMIN_EMAIL, ADMIN_PASSWORD) as phone:
+        yield phone

@@ -1,0 +1,93 @@
+"""A real stack for tests: `devpocket up` on a folder and a port of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.support.servers import free_port
+
+_UP_TIMEOUT_S = 120.0
+_DOWN_TIMEOUT_S = 30.0
+_POLL_S = 0.2
+_DEVPOCKET = str(Path(sys.executable).with_name("devpocket"))
+
+
+class LocalStack:
+    """Starts, stops and hurts one stack. `settings` are environment variables for it."""
+
+    def __init__(self, data_dir: Path, **settings: str) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._settings = {"RATE_LIMIT_GLOBAL": "", "RATE_LIMIT_AUTH": "", "PASSWORD_HASH_COST": "4", **settings}
+
+    def command(self, *arguments: str, timeout_s: float = _UP_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
+        """`devpocket ARGUMENTS --data-dir …`, its output captured."""
+        argv = [_DEVPOCKET, *arguments, "--data-dir", str(self.data_dir)]
+        environment = {**os.environ, **self._settings}
+        return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
+
+    def up(self, *options: str) -> str:
+        """Start in the background; what it printed. Raises RuntimeError with it when it fails."""
+        done = self.command("up", "--detach", "--port", str(self.port), *options)
+        if done.returncode != 0:
+            raise RuntimeError(f"devpocket up failed:\n{done.stdout}\n{done.stderr}")
+        return done.stdout
+
+    def down(self) -> None:
+        """Stop it. Raises RuntimeError when something is left."""
+        done = self.command("down", timeout_s=_DOWN_TIMEOUT_S)
+        if done.returncode != 0:
+            raise RuntimeError(f"devpocket down failed:\n{done.stdout}\n{done.stderr}")
+
+    def status(self) -> list[dict[str, Any]]:
+        """`devpocket status --json`."""
+        rows: list[dict[str, Any]] = json.loads(self.command("status", "--json").stdout)
+        return rows
+
+    def wait_until(self, wanted: Callable[[list[dict[str, Any]]], bool]) -> None:
+        """Until `status` is as wanted. Raises TimeoutError."""
+        deadline = time.monotonic() + _UP_TIMEOUT_S
+        while not wanted(self.status()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the stack is {self.status()}")
+            time.sleep(_POLL_S)
+
+    def pid_of(self, name: str) -> int:
+        """The process `name` of `devpocket status`."""
+        return int(next(row["pid"] for row in self.status() if row["name"] == name))
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything alive that belongs to this stack, sandboxes included: its words or files name the data folder."""
+        found = {row["pid"] for row in self.status() if row["pid"] is not None}
+        state = json.loads((self.data_dir / "stack.json").read_text())
+        found |= {state["supervisor"]["pid"]}
+        runtime = self.data_dir / "runtime"
+        for process in psutil.process_iter():
+            try:
+                paths = [process.cwd(), *process.cmdline(), *(file.path for file in process.open_files())]
+            except psutil.Error:
+                continue
+            if any(str(path).startswith((str(runtime), str(self.data_dir))) for path in paths):
+                found.add(process.pid)
+        alive = [psutil.Process(pid) for pid in found if psutil.pid_exists(pid)]
+        children = [child for process in alive for child in process.children(recursive=True)]
+        return list({process.pid: process for process in [*alive, *children] if process.pid != os.getpid()}.values())
+
+    def kill_everything(self) -> None:
+        """As a power cut would, as far as processes go."""
+        for process in self.processes():
+            try:
+                process.send_signal(signal.SIGKILL)
+            except psutil.NoSuchProcess:
+                continue
