@@ -1,4 +1,7 @@
-"""What routes call: put into `app.state` by main, taken out here."""
+"""What routes call: put into `app.state` by main, taken out here.
+
+These are coroutines because FastAPI runs plain functions in a thread, which costs more than the rest of a request.
+"""
 
 from __future__ import annotations
 
@@ -12,27 +15,27 @@ from services.envs.service.templates import TemplateService
 from services.envs.service.usage import UsageService
 
 
-def _environments(request: Request) -> EnvironmentService:
+async def _environments(request: Request) -> EnvironmentService:
     service: EnvironmentService = request.app.state.environments
     return service
 
 
-def _templates(request: Request) -> TemplateService:
+async def _templates(request: Request) -> TemplateService:
     service: TemplateService = request.app.state.templates
     return service
 
 
-def _usage(request: Request) -> UsageService:
+async def _usage(request: Request) -> UsageService:
     service: UsageService = request.app.state.usage
     return service
 
 
-def _history(request: Request) -> EventHistory:
+async def _history(request: Request) -> EventHistory:
     history: EventHistory = request.app.state.history
     return history
 
 
-def _live(request: Request) -> LiveEvents:
+async def _live(request: Request) -> LiveEvents:
     live: LiveEvents = request.app.state.live
     return live
 
