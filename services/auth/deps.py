@@ -18,19 +18,19 @@ def _services(request: Request) -> AuthServices:
     return services
 
 
-def _accounts(request: Request) -> AccountService:
+async def _accounts(request: Request) -> AccountService:
     return _services(request).accounts
 
 
-def _sessions(request: Request) -> SessionService:
+async def _sessions(request: Request) -> SessionService:
     return _services(request).sessions
 
 
-def _sign_in(request: Request) -> SignInService:
+async def _sign_in(request: Request) -> SignInService:
     return _services(request).sign_in
 
 
-def _ring(request: Request) -> KeyRing:
+async def _ring(request: Request) -> KeyRing:
     return _services(request).ring
 
 

@@ -14,6 +14,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy as ServerAckPolicy
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
+from libs.common import mongo
 from libs.common.messaging.delivery import DeliveryPolicy
 from libs.common.messaging.streams import EVENTS_STREAM, ensure_streams
 from libs.common.settings import CommonSettings
@@ -50,7 +51,7 @@ class Bus:
             disconnected_cb=self._on_disconnect,
             reconnected_cb=self._on_reconnect,
             ack_policy=AckPolicy.MANUAL,
-            middlewares=[DeliveryPolicy(service, lambda: self.jetstream)],
+            middlewares=[DeliveryPolicy(service, lambda: self.jetstream, mongo.UNAVAILABLE_ERRORS)],
             log_level=logging.DEBUG,
             graceful_timeout=5.0,
         )

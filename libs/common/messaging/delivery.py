@@ -7,6 +7,7 @@ message with nothing but an advisory.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from types import TracebackType
@@ -29,6 +30,8 @@ from libs.common.telemetry import tracer
 MAX_DELIVERIES = 8
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 60.0
+# Well below the consumers' ack wait, so that a held message never goes to another replica.
+_LONGEST_HOLD_S = 5.0
 # Below the server's default maximum payload of 1 MiB, headers included; the original stays in the event stream.
 _MAX_DEAD_LETTER_BYTES = 512 * 1024
 _MAX_HEADER_CHARS = 512
@@ -44,11 +47,18 @@ def retry_delay_s(deliveries: int) -> float:
 
 
 class DeliveryPolicy:
-    """Makes the middleware for one service. `jetstream` is asked for late: the broker connects after it is built."""
+    """Makes the middleware for one service.
 
-    def __init__(self, service: str, jetstream: Callable[[], JetStreamContext]) -> None:
+    `jetstream` is asked for late: the broker connects after it is built. `outages` are errors that mean that something
+    the handler needs is away.
+    """
+
+    def __init__(
+        self, service: str, jetstream: Callable[[], JetStreamContext], outages: tuple[type[Exception], ...]
+    ) -> None:
         self.service = service
         self.jetstream = jetstream
+        self.outages = outages
 
     def __call__(self, msg: Any, /, *, context: ContextRepo) -> DeliveryMiddleware:
         return DeliveryMiddleware(msg, context=context, policy=self)
@@ -79,7 +89,26 @@ class DeliveryMiddleware(BaseMiddleware[Any, Any]):
             tracer().start_as_current_span(f"handle {event.type}", context=parent),
             structlog.contextvars.bound_contextvars(correlation_id=event.correlationid, event_type=event.type),
         ):
-            return await call_next(msg)
+            return await self._handle(call_next, msg)
+
+    async def _handle(self, call_next: Callable[[Any], Any], msg: StreamMessage[Any]) -> Any:
+        """Wait while the database is away, keeping the message ours.
+
+        An outage is nobody's fault: it must not use up the tries of the events that happen to pass through it, and
+        holding them is the back-pressure that is wanted.
+        """
+        tries = 0
+        while True:
+            try:
+                return await call_next(msg)
+            except self._policy.outages as error:
+                tries += 1
+                delay_s = min(retry_delay_s(tries), _LONGEST_HOLD_S)
+                log.warning(
+                    "event is held: a part is away", subject=self.msg.subject, retry_in_s=delay_s, error=repr(error)
+                )
+                await self.msg.in_progress()
+                await asyncio.sleep(delay_s)
 
     async def after_processed(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from pymongo.errors import ConnectionFailure
 
 from libs.common import mongo
 from libs.common.clock import utc_now
@@ -128,6 +129,23 @@ class TestDelivery:
             await asyncio.wait_for(done.wait(), 20)
         assert times[1] - times[0] >= 0.19
         assert times[2] - times[1] >= 0.19
+
+    async def test_an_outage_of_the_database_uses_up_no_try(self, settings: CommonSettings) -> None:
+        tries = 0
+        done = asyncio.Event()
+
+        async def handler(_: Event) -> None:
+            nonlocal tries
+            tries += 1
+            if tries < 3:
+                raise ConnectionFailure("the database is away")
+            done.set()
+
+        async with running_bus(settings, handler=handler) as bus:
+            await publish(bus, an_event())
+            await asyncio.wait_for(done.wait(), 20)
+            consumer = await bus.jetstream.consumer_info(EVENTS_STREAM, "envs-users")
+            assert consumer.delivered.consumer_seq == 1
 
     @pytest.mark.parametrize(
         ("payload", "error_type"),
