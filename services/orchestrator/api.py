@@ -23,7 +23,7 @@ async def _availability(request: Request) -> Availability:
     return Availability.AVAILABLE if await readiness.is_ready() else Availability.UNAVAILABLE
 
 
-def _settings(request: Request) -> OrchestratorSettings:
+async def _settings(request: Request) -> OrchestratorSettings:
     settings: OrchestratorSettings = request.app.state.platform.settings
     return settings
 
