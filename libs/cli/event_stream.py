@@ -105,7 +105,9 @@ async def _subscribed(url: str, query: EventQuery, *, everything: bool) -> Async
         subscription = await jetstream.subscribe(
             query.subject, stream=EVENTS_STREAM, ordered_consumer=True, config=_start(query, everything=everything)
         )
-        yield subscription, (await subscription.consumer_info()).num_pending or 0
+        info = await subscription.consumer_info()
+        # Delivery has begun, so what waits here already counts as delivered there.
+        yield subscription, (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
     except NotFoundError as error:
         raise EventsUnavailableError(f"there is no stream {EVENTS_STREAM} yet; the services make it") from error
     except nats.errors.Error as error:

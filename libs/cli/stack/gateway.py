@@ -12,12 +12,14 @@ from pathlib import Path
 from libs.cli.stack.paths import PROJECT_ROOT, StackPaths, write_private
 from libs.cli.stack.ports import LOOPBACK
 from libs.cli.stack.probes import http_answers
-from libs.cli.stack.programs import bare_environment, require_program
+from libs.cli.stack.programs import MissingProgramError, bare_environment, require_program
 from libs.cli.stack.specs import ProcessSpec
 
 TEMPLATE = PROJECT_ROOT / "deploy" / "gateway" / "nginx.conf.j2"
 UPSTREAMS = ("auth", "envs", "orchestrator", "terminal")
 
+# What an app that loads a screen does not reach, nor a few people behind one address.
+REQUESTS_PER_SECOND = 100
 _MAX_WORKERS = 4
 _MAX_CONNECTIONS = 8192
 
@@ -27,7 +29,8 @@ class GatewayConfig:
     """The parameters of the template.
 
     `upstreams` gives the addresses (host:port) of each service's replicas. The limits are per client address: requests
-    per second, requests above that rate before 429, and requests (open WebSockets included) at the same time.
+    per second (twice as many at once before 429; 0 turns both limits off), and requests at the same time, open
+    WebSockets included.
     """
 
     listen: str
@@ -41,16 +44,15 @@ class GatewayConfig:
     user: str | None = None
     worker_processes: int | str = "auto"
     worker_connections: int = _MAX_CONNECTIONS
-    requests_per_second: int = 100
-    request_burst: int = 200
+    requests_per_second: int = REQUESTS_PER_SECOND
     connections_per_address: int = 1000
 
 
 def assets_dir() -> Path:
-    """Swagger UI and ReDoc as files, from the package that carries them. Raises LookupError when it is missing."""
+    """Swagger UI and ReDoc as files, from the package that carries them. Raises MissingProgramError."""
     spec = importlib.util.find_spec("fastapi_offline")
     if spec is None or spec.origin is None:
-        raise LookupError("the Python package fastapi-offline is not installed; `make up` installs it")
+        raise MissingProgramError("the Python package fastapi-offline is not installed; `make up` installs it")
     return Path(spec.origin).parent / "static"
 
 
@@ -66,12 +68,15 @@ def render(config: GatewayConfig, template: Path = TEMPLATE) -> str:
     return environment.from_string(template.read_text()).render(asdict(config))
 
 
-def local_config(paths: StackPaths, port: int, upstreams: Mapping[str, Sequence[str]]) -> GatewayConfig:
+def local_config(
+    paths: StackPaths, port: int, upstreams: Mapping[str, Sequence[str]], requests_per_second: int
+) -> GatewayConfig:
     """For the local stack: everything below the data folder, so that a plain user can run it."""
     open_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return GatewayConfig(
         listen=f"{LOOPBACK}:{port}",
         upstreams=upstreams,
+        requests_per_second=requests_per_second,
         pid_path=str(paths.gateway / "nginx.pid"),
         temp_dir=str(paths.gateway / "temp"),
         pages_dir=str(TEMPLATE.parent),

@@ -52,6 +52,7 @@ class ManagedProcess:
         self._keeper: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
         self._deaths = 0
+        self._last_end = ""
         self._was_ready = False
 
     async def start(self, timeout_seconds: float) -> None:
@@ -64,7 +65,9 @@ class ManagedProcess:
                 self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.spec.name}")
                 while (reason := await self._why_not_ready()) is not None:
                     if self._deaths >= _MAX_DEATHS_WHILE_STARTING:
-                        raise ComponentFailedError(f"{self.spec.name} does not start: {reason}", self._log.tail)
+                        raise ComponentFailedError(
+                            f"{self.spec.name} does not start: it {self._last_end}", self._log.tail
+                        )
                     await asyncio.sleep(_READY_POLL_S)
         except TimeoutError as error:
             message = f"{self.spec.name} was not ready after {timeout_seconds:.0f} s: {reason}"
@@ -97,7 +100,7 @@ class ManagedProcess:
     async def _why_not_ready(self) -> str | None:
         process = self._process
         if process is None or process.returncode is not None:
-            return self._how_it_ended(process)
+            return f"it {_how_it_ended(process)}"
         return await self.spec.ready()
 
     async def _keep(self) -> None:
@@ -110,10 +113,10 @@ class ManagedProcess:
             if time.monotonic() - started > _STABLE_AFTER_S:
                 backoff_s = _FIRST_BACKOFF_S
             self._deaths += 1
+            self._last_end = _how_it_ended(self._process)
             self._set(replace(self._record, state=State.RESTARTING, restarts=self._record.restarts + 1, identity=None))
             if self._was_ready:
-                how = self._how_it_ended(self._process)
-                self._reporter.problem(f"{self.spec.name} {how}; starting it again in {backoff_s:.1f} s")
+                self._reporter.problem(f"{self.spec.name} {self._last_end}; starting it again in {backoff_s:.1f} s")
             await self._pause(backoff_s)
             backoff_s = min(backoff_s * 2, _LONGEST_BACKOFF_S)
         self._set(replace(self._record, state=State.STOPPED, identity=None))
@@ -164,13 +167,6 @@ class ManagedProcess:
         except TimeoutError:
             return
 
-    def _how_it_ended(self, process: asyncio.subprocess.Process | None) -> str:
-        if process is None or process.returncode is None:
-            return "has not started yet"
-        if process.returncode < 0:
-            return f"was ended by {signal.Signals(-process.returncode).name}"
-        return f"ended with code {process.returncode}"
-
     def _set(self, record: ProcessRecord) -> None:
         self._record = record
         self._on_change(record)
@@ -179,3 +175,11 @@ class ManagedProcess:
 def _terminate(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(signal.SIGTERM)
+
+
+def _how_it_ended(process: asyncio.subprocess.Process | None) -> str:
+    if process is None or process.returncode is None:
+        return "has not started yet"
+    if process.returncode < 0:
+        return f"was ended by {signal.Signals(-process.returncode).name}"
+    return f"ended with code {process.returncode}"

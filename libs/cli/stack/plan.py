@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from libs.cli.stack.credentials import Credentials
-from libs.cli.stack.gateway import gateway_process, local_config
+from libs.cli.stack.gateway import REQUESTS_PER_SECOND, gateway_process, local_config
 from libs.cli.stack.infrastructure.database import database_process, mongodb_url
 from libs.cli.stack.infrastructure.nats import nats_process, nats_url
 from libs.cli.stack.infrastructure.redis import redis_process, redis_url
 from libs.cli.stack.paths import StackPaths
 from libs.cli.stack.ports import LOOPBACK, PortPicker
 from libs.cli.stack.services import replica_names, service_process
-from libs.cli.stack.settings import stack_settings, with_inherited
+from libs.cli.stack.settings import gateway_rate_limit, stack_settings, with_inherited
 from libs.cli.stack.specs import SERVICES, ProcessSpec, ServiceSpec, Stage
 
 MAX_REPLICAS = 16
@@ -69,7 +69,8 @@ def make_plan(
     credentials: Credentials,
     previous_ports: Mapping[str, int],
 ) -> StackPlan:
-    """Choose ports, write configuration files, describe every process. Raises MissingProgramError, NoFreePortError."""
+    """Choose ports, write configuration files, describe every process. Raises MissingProgramError,
+    NoFreePortError, SettingError."""
     picker = PortPicker(reserved=[options.port])
     infrastructure, connections = _infrastructure(options.paths, operator, credentials, previous_ports, picker)
     names = {item.name: replica_names(item.name, options.replicas.get(item.name, 1)) for item in options.services}
@@ -84,7 +85,9 @@ def make_plan(
         for name in names[item.name]
     )
     upstreams = {service: [f"{LOOPBACK}:{ports[name]}" for name in group] for service, group in names.items()}
-    gateway = gateway_process(local_config(options.paths, options.port, upstreams), options.paths, options.port)
+    rate_limit = gateway_rate_limit(operator, REQUESTS_PER_SECOND)
+    config = local_config(options.paths, options.port, upstreams, rate_limit)
+    gateway = gateway_process(config, options.paths, options.port)
     stages = (Stage("infrastructure", infrastructure), Stage("services", services), Stage("gateway", (gateway,)))
     shown = {name: without_login(settings[name]) for name in ("MONGODB_URL", "NATS_URL", "REDIS_URL")}
     return StackPlan(f"http://{LOOPBACK}:{options.port}", stages, shown, settings)

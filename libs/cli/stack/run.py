@@ -22,7 +22,7 @@ from libs.cli.stack.ports import LOOPBACK, NoFreePortError, is_free
 from libs.cli.stack.processes import identify
 from libs.cli.stack.programs import MissingProgramError
 from libs.cli.stack.sandboxes import sandbox_stopper
-from libs.cli.stack.settings import operator_settings
+from libs.cli.stack.settings import SettingError, operator_settings
 from libs.cli.stack.state import StackState, State, StateFileError, load_state
 from libs.cli.stack.supervisor import START_TIMEOUT_S, Supervisor
 
@@ -54,8 +54,6 @@ def run_stack(
             return asyncio.run(runner)
     except AlreadyRunningError as error:
         raise StartRefusedError(_already_running(paths)) from error
-    except (MissingProgramError, NoFreePortError, StateFileError, LookupError) as error:
-        raise StartRefusedError(str(error)) from error
 
 
 def refuse_if_running(paths: StackPaths) -> None:
@@ -76,7 +74,10 @@ def _already_running(paths: StackPaths) -> str:
 def _prepare(options: StackOptions, reporter: Reporter, environment: Mapping[str, str]) -> tuple[StackPlan, StackState]:
     """What has to be right before the first process starts."""
     paths = options.paths
-    previous = load_state(paths.state)
+    try:
+        previous = load_state(paths.state)
+    except StateFileError as error:
+        raise StartRefusedError(str(error)) from error
     if previous is not None:
         for name in end_leftovers(previous):
             reporter.notice(f"ended {name}, left behind by a stack that crashed")
@@ -86,9 +87,7 @@ def _prepare(options: StackOptions, reporter: Reporter, environment: Mapping[str
             "stop that program, or choose another port with --port"
         )
     _raise_open_files()
-    operator = operator_settings(environment, options.working_dir / ".env")
-    credentials = load_or_create(paths.secrets)
-    plan = make_plan(options, operator, credentials, previous.ports() if previous else {})
+    plan = _plan(options, environment, previous)
     write_private(paths.environment, json.dumps(plan.settings, indent=2))
     supervisor = identify(os.getpid())
     assert supervisor is not None, "a process can always see itself"
@@ -100,6 +99,15 @@ def _prepare(options: StackOptions, reporter: Reporter, environment: Mapping[str
         connections=plan.connections,
     )
     return plan, state
+
+
+def _plan(options: StackOptions, environment: Mapping[str, str], previous: StackState | None) -> StackPlan:
+    try:
+        operator = operator_settings(environment, options.working_dir / ".env")
+        credentials = load_or_create(options.paths.secrets)
+        return make_plan(options, operator, credentials, previous.ports() if previous else {})
+    except (MissingProgramError, NoFreePortError, SettingError) as error:
+        raise StartRefusedError(str(error)) from error
 
 
 def _raise_open_files() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -17,10 +18,10 @@ def sandbox_stopper(settings: Mapping[str, str]) -> StopSandboxes:
     if settings.get("RUNTIME") != "local":
         return no_sandboxes
     directory = Path(settings["LOCAL_RUNTIME_DIR"])
-    if not directory.exists():
-        return no_sandboxes
 
     async def stop(grace_seconds: float) -> None:
+        if not await asyncio.to_thread(directory.exists):
+            return
         from libs.runtime.local.isolation import IsolationPolicy
         from libs.runtime.local.runtime import LocalRuntime
 

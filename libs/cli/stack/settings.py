@@ -18,7 +18,12 @@ KNOWN = (
     *("GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET", "ADMIN_EMAIL", "ADMIN_PASSWORD"),
     *("OTEL_EXPORTER_OTLP_ENDPOINT", "JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "STREAM_REPLICAS"),
     *("STREAM_MAX_AGE_DAYS", "LOCAL_RUNTIME_DIR", "LOCAL_RUNTIME_ISOLATION"),
+    "GATEWAY_RATE_LIMIT",
 )
+
+
+class SettingError(ValueError):
+    """A setting makes no sense; the text says which and what would."""
 
 
 def operator_settings(environment: Mapping[str, str], env_file: Path) -> dict[str, str]:
@@ -47,6 +52,17 @@ def stack_settings(
         "JWKS_URL": jwks_url,
     }
     return {**defaults, **operator, **connections}
+
+
+def gateway_rate_limit(operator: Mapping[str, str], default: int) -> int:
+    """Requests per second and address. Who turns the services' limit off means the gateway's as well.
+
+    Raises SettingError.
+    """
+    text = operator.get("GATEWAY_RATE_LIMIT", "0" if operator.get("RATE_LIMIT_GLOBAL") == "" else str(default))
+    if not text.isdecimal():
+        raise SettingError(f"GATEWAY_RATE_LIMIT is {text!r}; it is a number of requests per second, 0 for no limit")
+    return int(text)
 
 
 def with_inherited(settings: Mapping[str, str]) -> dict[str, str]:
