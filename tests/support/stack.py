@@ -82,7 +82,8 @@ class LocalStack:
                 found.add(process.pid)
         alive = [psutil.Process(pid) for pid in found if psutil.pid_exists(pid)]
         children = [child for process in alive for child in process.children(recursive=True)]
-        return list({process.pid: process for process in [*alive, *children] if process.pid != os.getpid()}.values())
+        unique = {process.pid: process for process in [*alive, *children] if process.pid != os.getpid()}
+        return [process for process in unique.values() if _runs(process)]
 
     def kill_everything(self) -> None:
         """As a power cut would, as far as processes go."""
@@ -91,3 +92,12 @@ class LocalStack:
                 process.send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
                 continue
+
+
+def _runs(process: psutil.Process) -> bool:
+    """A zombie has ended; when its parent looks is not ours to say."""
+    try:
+        status: str = process.status()
+    except psutil.NoSuchProcess:
+        return False
+    return status != psutil.STATUS_ZOMBIE
