@@ -67,6 +67,14 @@ def _configure_logging(service: str, settings: CommonSettings, stream: TextIO) -
         logging.getLogger(name).propagate = True
     for name in _NOISY_LOGGERS:
         logging.getLogger(name).setLevel(logging.WARNING)
+    server = logging.getLogger("uvicorn.error")
+    server.removeFilter(_is_no_handshake_line)
+    server.addFilter(_is_no_handshake_line)
+
+
+def _is_no_handshake_line(record: logging.LogRecord) -> bool:
+    """Drop uvicorn's line per WebSocket: it shows the query, where clients put tokens. Our access log has the path."""
+    return not (isinstance(record.msg, str) and record.msg.startswith('%s - "WebSocket'))
 
 
 class _Constant:
