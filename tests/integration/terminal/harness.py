@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ from tests.support.servers import Servers
 from tests.support.tokens import TestIssuer
 
 TIMEOUT_S = 15.0
+# One for all: replicas share their durable consumer, so they must share the read model that it feeds.
+_DATABASE = f"test_{new_id()[-12:]}"
 
 
 @dataclass
@@ -94,17 +97,34 @@ class Service:
         token: str,
         *,
         binary: bool = False,
-        max_queue: int = 16,
-        read_ready: bool = True,
+        lazy: bool = False,
         **query: Any,
     ) -> AsyncIterator[Shell]:
+        """A client on a shell. A `lazy` one takes no more from the network than it is asked for."""
         url = self.url(f"terminal/{environment_id}", token=token, **query)
         subprotocols = [Subprotocol(BINARY_SUBPROTOCOL)] if binary else None
-        async with connect(url, subprotocols=subprotocols, proxy=None, max_queue=max_queue, max_size=None) as socket:
-            shell = Shell(socket, binary=binary)
-            if read_ready:
-                await shell.until(lambda: shell.session_id != "")
+        connecting = connect(
+            url,
+            subprotocols=subprotocols,
+            proxy=None,
+            max_size=None,
+            max_queue=1 if lazy else 16,
+            sock=await self._small_socket() if lazy else None,
+            close_timeout=0.5 if lazy else 10,
+        )
+        async with connecting as connection:
+            shell = Shell(connection, binary=binary)
+            await shell.until(lambda: shell.session_id != "")
             yield shell
+
+    async def _small_socket(self) -> socket.socket:
+        client = socket.socket()
+        client.setblocking(False)
+        # Else the kernel takes megabytes on behalf of a client that takes nothing.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, port = self.address.split(":")
+        await asyncio.get_running_loop().sock_connect(client, (host, int(port)))
+        return client
 
     async def refusal(self, url: str, **headers: str) -> httpx.Response:
         """The HTTP answer to a handshake that must fail."""
@@ -127,7 +147,7 @@ class Shell:
         self.session_id = ""
         self.started_at = -1
         self.offset = -1
-        self.output = b""
+        self.output = bytearray()
         self.frames: list[dict[str, Any]] = []
 
     async def receive(self) -> None:
@@ -157,12 +177,18 @@ class Shell:
 
     async def expect(self, text: str) -> None:
         """Output with `text` after what was expected before."""
-        wanted = text.encode()
+        wanted, looked_at = text.encode(), 0
+
+        def found() -> bool:
+            nonlocal looked_at
+            start, looked_at = max(looked_at - len(wanted), 0), len(self.output)
+            return self.output.find(wanted, start) >= 0
+
         try:
-            await self.until(lambda: wanted in self.output)
+            await self.until(found)
         except (TimeoutError, ConnectionClosed) as error:
-            raise AssertionError(f"no {text!r} in {self.output[-2000:]!r}, {self.frames[-3:]}") from error
-        self.output = self.output[self.output.index(wanted) + len(wanted) :]
+            raise AssertionError(f"no {text!r} in {bytes(self.output[-2000:])!r}, {self.frames[-3:]}") from error
+        del self.output[: self.output.index(wanted) + len(wanted)]
 
     async def frame(self, kind: str) -> dict[str, Any]:
         """The next frame of this type, among those not looked at yet."""
@@ -216,7 +242,7 @@ def terminal_settings(backend: Servers, **changes: Any) -> TerminalSettings:
         "mongodb_url": backend.mongodb_url,
         "redis_url": backend.redis_url,
         "nats_url": backend.nats_url,
-        "database_name": f"test_{new_id()[-12:]}",
+        "database_name": _DATABASE,
         "secret_key": "test-secret-key-0123456789-0123456789",
         "rate_limit_global": "",
         "rate_limit_auth": "",
@@ -241,6 +267,7 @@ async def running_service(backend: Servers, **changes: Any) -> AsyncIterator[Ser
         port=0,
         http="httptools",
         ws="websockets-sansio",
+        ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
         access_log=False,
@@ -262,7 +289,7 @@ async def running_service(backend: Servers, **changes: Any) -> AsyncIterator[Ser
 async def eventually(done: Callable[[], Awaitable[bool]], timeout_s: float = TIMEOUT_S) -> None:
     """Ask until it is so; for state that nothing announces."""
     async with asyncio.timeout(timeout_s):
-        while not await done():
+        while not await done():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

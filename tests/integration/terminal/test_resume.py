@@ -34,8 +34,8 @@ class TestResume:
             await shell.until(lambda: shell.output.endswith(b"\n"))
             began_at = shell.offset
             await shell.type(_FLOOD.format(count=100_000))
-            session_id, offset, received = shell.session_id, shell.offset, b""
-            shell.output = b""
+            session_id, offset, received = shell.session_id, shell.offset, bytearray()
+            shell.output.clear()
             await shell.receive()
             received += shell.output
             offset = shell.offset
