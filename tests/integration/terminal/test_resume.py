@@ -9,6 +9,7 @@ import pytest
 
 from libs.common.ids import new_id
 from services.terminal.domain import Caller
+from services.terminal.sessions.session import TerminalSession
 from tests.integration.terminal.harness import Service, eventually, running_service
 from tests.support.servers import Servers
 
@@ -109,7 +110,9 @@ class TestGap:
                 await shell.type(_FLOOD.format(count=20_000))
                 shell.socket.transport.abort()
             caller = Caller.of(await service.app.state.platform.tokens.verify(token))
-            session = service.app.state.terminal.sessions.find(caller, environment_id, shell.session_id)
+            session: TerminalSession = service.app.state.terminal.sessions.find(
+                caller, environment_id, shell.session_id
+            )
 
             async def is_done() -> bool:
                 return session.ring.read(max(session.ring.start, session.ring.end - 8), 8) == b"THE-END\n"
