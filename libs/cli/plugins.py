@@ -25,10 +25,11 @@ _PASS_ALL = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_in
 def add_plugins(app: typer.Typer) -> None:
     """Make every contributed command known by its name."""
     for entry in sorted(entry_points(group=GROUP), key=lambda item: item.name):
-        _add(app, entry)
+        add_plugin(app, entry)
 
 
-def _add(app: typer.Typer, entry: EntryPoint) -> None:
+def add_plugin(app: typer.Typer, entry: EntryPoint) -> None:
+    """One of them."""
     module = entry.value.partition(":")[0]
 
     def run(context: typer.Context) -> None:

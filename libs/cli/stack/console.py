@@ -115,7 +115,12 @@ class _Writer:
     def _run(self) -> None:
         from rich.console import Console
 
-        console = Console(file=self._stream, highlight=False, soft_wrap=True, emoji=False, markup=False)
+        class Plain(Console):
+            def on_broken_pipe(self) -> None:
+                # Rich would end the whole process.
+                raise BrokenPipeError
+
+        console: Console = Plain(file=self._stream, highlight=False, soft_wrap=True, emoji=False, markup=False)
         while (line := self._waiting.get()) is not None:
             try:
                 _print(console, line)
