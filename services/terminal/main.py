@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 from fastapi import FastAPI
@@ -55,7 +55,10 @@ def create_app(
                     yield
         finally:
             await terminal.stop()
-            await runtime.close()
+            # Whatever it still holds ends with this process: the kernel hangs its terminals up.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(settings.terminal_shutdown_seconds):
+                    await runtime.close()
 
     app = create_service_app(platform, api.routers, lifespan)
     app.state.terminal = terminal.state
