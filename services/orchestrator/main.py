@@ -89,7 +89,7 @@ class Orchestrator:
             interval_s=settings.orphan_scan_interval_seconds,
             grace_s=settings.orphan_grace_seconds,
         )
-        subscribe(platform.bus, Wishes(self.store, self.dispatcher.poke, utc_now))
+        subscribe(platform.bus, Wishes(self.store, self.dispatcher.wished, utc_now))
 
     async def start(self) -> None:
         """Begin to work; the connections are there."""

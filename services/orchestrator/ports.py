@@ -43,7 +43,8 @@ class EnvironmentStore(Protocol):
     async def save(self, holder: str, change: Change, now: datetime, runtime: str) -> Environment | None:
         """State and report in one write, under the lease and for the wish the change was made for.
 
-        None when the lease is lost or the wish has changed. `change.done` gives the lease back.
+        Returns the environment as it is now; None when the lease is lost or the wish has changed. `change.done` gives
+        the lease back, and what others have changed meanwhile need not be in the answer then.
         """
         ...
 

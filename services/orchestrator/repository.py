@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from libs.common.context import Cause
@@ -26,7 +25,11 @@ _LIVING = {"next_reconcile_at": {"$ne": None}}
 
 
 class MongoEnvironments:
-    """`EnvironmentStore`. A tombstone goes after `tombstone_life`, longer than the stream can bring old wishes back."""
+    """`EnvironmentStore`. A tombstone goes after `tombstone_life`, longer than the stream can bring old wishes back.
+
+    Writes are `update_one`, followed by a read where the document is wanted: under the lease nobody comes between. The
+    embedded database looks through the whole collection for a `findAndModify`, even by `_id`.
+    """
 
     def __init__(self, collection: Collection, outbox: Outbox, *, tombstone_life: timedelta) -> None:
         self._collection = collection
@@ -59,24 +62,20 @@ class MongoEnvironments:
         if only_if_due:
             query["next_reconcile_at"] = {"$lte": now}
         lease = {"holder": holder, "until": until}
-        return _environment(
-            await self._collection.find_one_and_update(
-                query, {"$set": {"lease": lease}}, return_document=ReturnDocument.AFTER
-            )
-        )
+        result = await self._collection.update_one(query, {"$set": {"lease": lease}})
+        return await self.reload(environment_id, holder) if result.matched_count else None
 
     async def renew(self, environment_id: str, holder: str, until: datetime) -> tuple[DesiredState, int] | None:
         """See EnvironmentStore."""
-        document = await self._collection.find_one_and_update(
-            {"_id": environment_id, "lease.holder": holder},
-            {"$set": {"lease.until": until}},
-            projection={"desired": 1, "generation": 1},
-        )
+        query = {"_id": environment_id, "lease.holder": holder}
+        await self._collection.update_one(query, {"$set": {"lease.until": until}})
+        document = await self._collection.find_one(query, {"desired": 1, "generation": 1})
         return None if document is None else (DesiredState(document["desired"]), document["generation"])
 
     async def reload(self, environment_id: str, holder: str) -> Environment | None:
         """See EnvironmentStore."""
-        return _environment(await self._collection.find_one({"_id": environment_id, "lease.holder": holder}))
+        document = await self._collection.find_one({"_id": environment_id, "lease.holder": holder})
+        return None if document is None else _known(document)
 
     async def save(self, holder: str, change: Change, now: datetime, runtime: str) -> Environment | None:
         """See EnvironmentStore."""
@@ -87,12 +86,12 @@ class MongoEnvironments:
             "generation": environment.generation,
             "desired": environment.desired.value,
         }
-        document = await self._collection.find_one_and_update(
-            query, self._change_update(change, now, runtime), return_document=ReturnDocument.AFTER
-        )
-        if document is not None and change.report is not None:
+        result = await self._collection.update_one(query, self._change_update(change, now, runtime))
+        if not result.matched_count:
+            return None
+        if change.report is not None:
             self._outbox.poke(environment.id)
-        return _environment(document)
+        return environment if change.done else await self.reload(environment.id, holder)
 
     async def release(self, environment_id: str, holder: str) -> None:
         """See EnvironmentStore."""
@@ -203,10 +202,6 @@ def _event(change: Change, runtime: str) -> Event:
     )
     cause = Cause(environment.cause.correlation_id, environment.cause.causation_id, SERVICE)
     return Event.new(data, subject=environment.id, source=SERVICE, cause=cause)
-
-
-def _environment(document: Document | None) -> Environment | None:
-    return None if document is None else _known(document)
 
 
 def _known(document: Document) -> Environment:

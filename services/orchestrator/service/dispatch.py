@@ -7,6 +7,7 @@ replicas.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 
 import structlog
@@ -19,6 +20,8 @@ from services.orchestrator.service.reconcile import Reconciler
 
 _WATCH_AGAIN_S = 1.0
 _BATCHES_AHEAD = 4
+_CANCEL_S = 1.0
+_USER, _HOUSEKEEPING = 0, 1
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +46,9 @@ class Dispatcher:
         self._runtime = runtime
         self._clock = clock
         self._pace = pace
-        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        # Rank, number, environment: users first, else in the order of asking.
+        self._queue: asyncio.PriorityQueue[tuple[int, int, str]] = asyncio.PriorityQueue()
+        self._numbers = itertools.count()
         # Waiting in the queue; True when it wants a look even if the store says that nothing is due.
         self._waiting: dict[str, bool] = {}
         # In work; the event tells it that something has changed.
@@ -53,6 +58,14 @@ class Dispatcher:
         self._loops: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def wished(self, environment_id: str) -> None:
+        """A user waits: look at this environment before all that nobody waits for, e.g. repairs after a restart."""
+        if environment_id not in self._working:
+            self._waiting.setdefault(environment_id, False)
+            self._queue.put_nowait((_USER, next(self._numbers), environment_id))
+        else:
+            self.poke(environment_id)
+
     def poke(self, environment_id: str, *, force: bool = False) -> None:
         """Look at this environment soon; without `force` only if the store says that it is due."""
         nudge = self._working.get(environment_id)
@@ -61,7 +74,7 @@ class Dispatcher:
             nudge.set()
             return
         if environment_id not in self._waiting:
-            self._queue.put_nowait(environment_id)
+            self._queue.put_nowait((_HOUSEKEEPING, next(self._numbers), environment_id))
         self._waiting[environment_id] = self._waiting.get(environment_id, False) or force
 
     async def start(self) -> None:
@@ -98,12 +111,19 @@ class Dispatcher:
     async def _serve(self) -> None:
         while True:
             await self._slots.acquire()
-            environment_id = await self._queue.get()
+            environment_id = await self._next()
             force = self._waiting.pop(environment_id)
             self._working[environment_id] = asyncio.Event()
             task = asyncio.create_task(self._work_on(environment_id, force=force))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def _next(self) -> str:
+        while True:
+            _, _, environment_id = await self._queue.get()
+            # One that became urgent while it waited is in the queue twice.
+            if environment_id in self._waiting:
+                return environment_id
 
     async def _work_on(self, environment_id: str, *, force: bool) -> None:
         try:
@@ -115,7 +135,9 @@ class Dispatcher:
             del self._working[environment_id]
             again = self._again.pop(environment_id, None)
             if again is not None:
-                self.poke(environment_id, force=again)
+                # What came while it was worked on is news: a wish, or the end of a workspace.
+                self.wished(environment_id)
+                self._waiting[environment_id] = again
 
     async def _watch(self) -> None:
         """Workspaces that end by themselves are noticed at once; what a broken watch missed, the resync finds."""
@@ -140,4 +162,6 @@ class Dispatcher:
 async def _end(tasks: list[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    if tasks:
+        # Bounded: a driver that does not let itself be cancelled must not keep the service from stopping.
+        await asyncio.wait(tasks, timeout=_CANCEL_S)

@@ -40,14 +40,14 @@ class Envs:
         )
         return event
 
-    async def reports(self, environment_id: str, last: str) -> list[Event]:
-        """All reports about an environment until the one that is named `last`, e.g. `running`."""
+    async def reports(self, environment_id: str, last: str, *, times: int = 1) -> list[Event]:
+        """All reports about an environment until the one named `last`, e.g. `running`, has come so many times."""
         config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL)
         subject = f"devpocket.runtime.{environment_id}.*"
         subscription = await self.jetstream.subscribe(subject, stream=EVENTS_STREAM, config=config)
         found: list[Event] = []
         try:
-            while not found or name_of(found[-1]) != last:
+            while [name_of(event) for event in found].count(last) < times:
                 message = await subscription.next_msg(_PATIENCE_S)
                 found.append(Event.model_validate_json(message.data))
         finally:

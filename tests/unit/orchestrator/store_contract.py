@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import pytest
+
 from libs.common.contracts.environments import DesiredState
 from libs.common.contracts.events import (
     EnvironmentDeleteRequested,
+    EnvironmentRestartRequested,
     EnvironmentStartRequested,
     EnvironmentStopRequested,
+    EnvironmentWish,
     RuntimeProvisioning,
 )
 from services.orchestrator.domain import steps
@@ -120,10 +124,13 @@ class StoreContract:
         assert await store.save("a", steps.announce(mine, START, LIMITS), START, "local") is None
         assert (await store.reload("env1", "b")) == mine
 
-    async def test_nothing_is_saved_for_a_wish_that_has_changed(self, store: EnvironmentStore) -> None:
+    @pytest.mark.parametrize("kind", [EnvironmentStopRequested, EnvironmentRestartRequested])
+    async def test_nothing_is_saved_for_a_wish_that_has_changed(
+        self, store: EnvironmentStore, kind: type[EnvironmentWish]
+    ) -> None:
         await store.accept(wish(), CAUSE, START)
         old = await take(store)
-        await store.accept(wish(EnvironmentStopRequested, generation=2), CAUSE, START)
+        await store.accept(wish(kind, generation=2), CAUSE, START)
         assert await store.save("a", steps.confirm(old, START, LIMITS), START, "local") is None
         now = await store.reload("env1", "a")
         assert now is not None
@@ -133,9 +140,12 @@ class StoreContract:
         await store.accept(wish(), CAUSE, START)
         working = await take(store)
         await store.accept(an_update(2, name="other"), None, START)
-        saved = await store.save("a", steps.confirm(working, START, LIMITS), START, "local")
-        assert saved is not None
-        assert (saved.name, saved.version, saved.said) == ("other", 2, Said.RUNNING)
+        announced = await store.save("a", steps.announce(working, START, LIMITS), START, "local")
+        assert announced is not None
+        assert (announced.name, announced.version, announced.said) == ("other", 2, Said.PROVISIONING)
+        assert await store.save("a", steps.confirm(working, START, LIMITS), START, "local") is not None
+        settled = await take(store, "b")
+        assert (settled.name, settled.version, settled.said) == ("other", 2, Said.RUNNING)
 
     async def test_a_tombstone_holds_no_secret_and_needs_no_look(self, store: EnvironmentStore) -> None:
         spec = template(variables_sealed="sealed")

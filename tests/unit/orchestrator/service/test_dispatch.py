@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import pytest
 
@@ -12,6 +13,7 @@ from libs.common.clock import utc_now
 from libs.common.contracts.events import (
     EnvironmentCreated,
     EnvironmentDeleteRequested,
+    EnvironmentStartRequested,
     EnvironmentStopRequested,
     RuntimeFailed,
     RuntimeLost,
@@ -20,7 +22,7 @@ from libs.common.contracts.events import (
     RuntimeStopped,
 )
 from libs.runtime.port import ObservedWorkspace, WorkspaceSpec
-from services.orchestrator.domain.model import Limits
+from services.orchestrator.domain.model import Change, Environment, Limits
 from services.orchestrator.service.dispatch import Dispatcher, Pace
 from services.orchestrator.service.wishes import Wishes
 from tests.fakes.runtime import CrashingRuntime, FakeRuntime, SlowRuntime
@@ -42,7 +44,7 @@ async def replica(
     dispatcher = Dispatcher(reconciler, store, runtime, utc_now, Pace(concurrency, scan_interval_s, finish_s))
     await dispatcher.start()
     try:
-        yield dispatcher, Wishes(store, dispatcher.poke, utc_now)
+        yield dispatcher, Wishes(store, dispatcher.wished, utc_now)
     finally:
         await dispatcher.stop()
 
@@ -83,6 +85,26 @@ class TestPoke:
             await eventually(lambda: len(runtime.workspaces) == 10)
         assert runtime.most == 3
 
+    async def test_a_user_does_not_wait_for_repairs_after_a_restart(self, store: MemoryStore) -> None:
+        for number in range(10):
+            await store.accept(wish(environment_id=f"env{number}"), None, utc_now())
+        begun: list[str] = []
+
+        class NotingRuntime(SlowRuntime):
+            async def before_ensure(self, spec: WorkspaceSpec) -> None:
+                begun.append(spec.ref.environment_id)
+                await super().before_ensure(spec)
+
+        runtime = NotingRuntime()
+        async with replica(store, runtime, concurrency=1) as (_, wishes):
+            await runtime.entered.wait()
+            await wishes.accept(wish(environment_id="new"))
+            await wishes.accept(wish(EnvironmentStartRequested, environment_id="env9", generation=2))
+            runtime.let_go.set()
+            await eventually(lambda: len(runtime.workspaces) == 11)
+        assert begun[1:3] == ["new", "env9"]
+        assert len(begun) == 11
+
     async def test_a_stop_while_creating_takes_effect_at_once(self, store: MemoryStore) -> None:
         runtime = SlowRuntime()
         async with replica(store, runtime, scan_interval_s=60) as (_, wishes):
@@ -100,6 +122,20 @@ class TestWatch:
             await wishes.accept(wish())
             await eventually(lambda: store.reported("env1")[-1:] == [RuntimeRunning])
             runtime.crash("env1")
+            await eventually(lambda: store.reported("env1")[-2:] == [RuntimeLost, RuntimeRunning])
+
+    async def test_a_crash_in_the_last_moment_of_the_work_is_not_missed(self) -> None:
+        class CrashAtSave(MemoryStore):
+            async def save(self, holder: str, change: Change, now: datetime, runtime: str) -> Environment | None:
+                if self.reported("env1") == [RuntimeProvisioning]:
+                    fake.crash("env1")
+                    await asyncio.sleep(0.01)
+                return await super().save(holder, change, now, runtime)
+
+        fake = FakeRuntime()
+        store = CrashAtSave()
+        async with replica(store, fake, scan_interval_s=60) as (_, wishes):
+            await wishes.accept(wish())
             await eventually(lambda: store.reported("env1")[-2:] == [RuntimeLost, RuntimeRunning])
 
     async def test_a_workspace_that_always_crashes_is_given_up(self, store: MemoryStore) -> None:
