@@ -58,10 +58,10 @@ class ManagedProcess:
     async def start(self, timeout_seconds: float) -> None:
         """Start it and wait until it works. Raises ComponentFailedError."""
         started = time.monotonic()
+        await self.spec.prepare()
         reason: str | None = "it was not asked yet"
         try:
             async with asyncio.timeout(timeout_seconds):
-                await self.spec.prepare()
                 self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.spec.name}")
                 while (reason := await self._why_not_ready()) is not None:
                     if self._deaths >= _MAX_DEATHS_WHILE_STARTING:

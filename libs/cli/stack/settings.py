@@ -51,7 +51,9 @@ def stack_settings(
         "LOCAL_RUNTIME_DIR": str(paths.runtime),
         "JWKS_URL": jwks_url,
     }
-    return {**defaults, **operator, **connections}
+    # An empty SECRET_KEY or RUNTIME= left over in a .env file is not a choice; an empty rate limit is one.
+    chosen = {name: value for name, value in operator.items() if value or name not in defaults}
+    return {**defaults, **chosen, **connections}
 
 
 def gateway_rate_limit(operator: Mapping[str, str], default: int) -> int:

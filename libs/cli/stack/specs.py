@@ -19,8 +19,9 @@ class ProcessSpec:
     """What the supervisor needs to know of one process.
 
     `ready` answers None once the process does its work, else a phrase that says why not. `prepare` runs once before
-    the first start. `wake_to_stop`: the process notices SIGTERM only when its next connection arrives, so make some.
-    `environment` is everything the process sees; it may hold secrets and is left out of `repr`.
+    the first start and sees to its own timeout. `wake_to_stop`: the process notices SIGTERM only when its next
+    connection arrives, so make some. `environment` is everything the process sees; it may hold secrets and is left
+    out of `repr`.
     """
 
     name: str

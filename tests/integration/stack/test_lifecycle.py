@@ -120,10 +120,10 @@ class TestCrash:
 
 class TestFailure:
     def test_a_service_that_is_never_ready_fails_the_start(self, tmp_path: Path) -> None:
-        stack = RunningStack(tmp_path / "data", "--services", "one-never-ready", "--timeout", "4")
-        assert stack.wait_ended(30) == 1
+        stack = RunningStack(tmp_path / "data", "--services", "one-never-ready", "--timeout", "6")
+        assert stack.wait_ended(60) == 1
         output = "\n".join(stack.lines)
-        assert "envs was not ready after 4 s" in output
+        assert "envs was not ready after 6 s" in output
         assert '"database":"unhealthy"' in output  # what the service itself says is missing
         assert "| waiting for the database" in output  # its log
         assert all_gone([item.pid for item in stack.stack.state.processes if item.pid])
@@ -131,7 +131,7 @@ class TestFailure:
 
     def test_a_service_that_crashes_at_once_fails_the_start_at_once(self, tmp_path: Path) -> None:
         stack = RunningStack(tmp_path / "data", "--services", "one-crashes")
-        assert stack.wait_ended(40) == 1
+        assert stack.wait_ended(60) == 1
         output = "\n".join(stack.lines)
         assert "envs does not start: it ended with code" in output
         assert "no_such_factory" in output
@@ -146,7 +146,7 @@ class TestFailure:
 
     def test_a_foreign_process_with_a_recorded_pid_lives(self, tmp_path: Path) -> None:
         stack = RunningStack(tmp_path / "data", "--services", "one-crashes")
-        assert stack.wait_ended(40) == 1
+        assert stack.wait_ended(60) == 1
         foreign = subprocess.Popen(["sleep", "60"], start_new_session=True)
         try:
             state = json.loads(stack.paths.state.read_text())

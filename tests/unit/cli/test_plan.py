@@ -112,6 +112,14 @@ class TestPlan:
         plan = make_plan(StackOptions(paths), {"LOG_FORMAT": "json", "SECRET_KEY": "mine"}, Credentials(), {})
         assert (plan.settings["LOG_FORMAT"], plan.settings["SECRET_KEY"]) == ("json", "mine")
 
+    def test_an_empty_setting_is_no_choice_except_where_it_means_off(self, paths: StackPaths) -> None:
+        credentials = Credentials()
+        empty = {"SECRET_KEY": "", "MONGODB_URL": "", "RATE_LIMIT_GLOBAL": ""}
+        plan = make_plan(StackOptions(paths), empty, credentials, {})
+        assert plan.settings["SECRET_KEY"] == credentials.secret_key
+        assert credentials.mongo_password in plan.settings["MONGODB_URL"]
+        assert plan.settings["RATE_LIMIT_GLOBAL"] == ""
+
     def test_ports_of_the_last_start_are_kept(self, paths: StackPaths) -> None:
         first = make_plan(StackOptions(paths), {}, Credentials(), {})
         ports = {spec.name: spec.port for stage in first.stages for spec in stage.specs}

@@ -70,7 +70,7 @@ class TestAnswers:
             responses = [client.get(f"{url}/api/v1/auth/me") for _ in range(6)]
         assert [response.status_code for response in responses[:3]] == [502, 502, 502]
         last = responses[-1]
-        assert (last.status_code, last.json()["code"]) == (429, "too_many_requests")
+        assert (last.status_code, last.json()["code"]) == (429, "rate_limited")
         assert last.headers["retry-after"] == "1"
         assert last.headers["x-content-type-options"] == "nosniff"
 
