@@ -17,7 +17,7 @@ def main() -> int:
     """Copies pages, assets and contract beside the rendered nginx.conf, so that the image needs nothing else."""
     target = Path(sys.argv[1])
     shutil.copytree(assets_dir(), target / "assets")
-    shutil.copytree(TEMPLATE.parent, target / "pages", ignore=shutil.ignore_patterns("*.j2"))
+    shutil.copytree(TEMPLATE.parent, target / "pages", ignore=shutil.ignore_patterns("*.j2", "Dockerfile"))
     shutil.copy(TEMPLATE.parents[2] / "docs" / "openapi.json", target / "openapi.json")
     config = GatewayConfig(
         listen=str(_PORT),
