@@ -2,7 +2,7 @@
 
 Two drivers implement it: `libs.runtime.local` (bubblewrap sandboxes) and `libs.runtime.kubernetes` (pods). The
 orchestrator uses `WorkspaceRuntime` (the lifecycle half), the terminal service `ExecRuntime` (processes and logs).
-Both halves of one driver may live in different processes: what they share is on disk or in the cluster, never in memory.
+Both halves of one driver may live in different processes: what they share is on disk or in the cluster, not in memory.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class TerminalSize:
     rows: int = 24
 
 
-class RuntimeFailure(Exception):
+class DriverError(Exception):
     """Base of what a driver raises. `reason` is stable CamelCase, the text a sentence a person can act on."""
 
     reason = "RuntimeError"
@@ -108,25 +108,25 @@ class RuntimeFailure(Exception):
             self.reason = reason
 
 
-class RuntimeUnavailableError(RuntimeFailure):
+class RuntimeUnavailableError(DriverError):
     """The runtime cannot be reached or is overloaded; the same call may work later."""
 
     reason = "RuntimeUnavailable"
 
 
-class WorkspaceRejectedError(RuntimeFailure):
+class WorkspaceRejectedError(DriverError):
     """The runtime refuses this spec; the same call will fail again until somebody changes something."""
 
     reason = "WorkspaceRejected"
 
 
-class WorkspaceNotFoundError(RuntimeFailure):
+class WorkspaceNotFoundError(DriverError):
     """There is no such workspace."""
 
     reason = "WorkspaceNotFound"
 
 
-class WorkspaceNotRunningError(RuntimeFailure):
+class WorkspaceNotRunningError(DriverError):
     """The workspace exists but nothing can be executed in it now."""
 
     reason = "WorkspaceNotRunning"
@@ -148,7 +148,7 @@ class ExecStream(Protocol):
         ...
 
     async def write(self, data: bytes) -> None:
-        """Send all of `data` to the process, waiting while its input is full. Raises BrokenPipeError when it has ended."""
+        """Send all of `data`, waiting while the process's input is full. Raises BrokenPipeError when it has ended."""
         ...
 
     async def write_eof(self) -> None:
@@ -231,7 +231,7 @@ class ExecRuntime(Protocol):
         argv: Sequence[str] | None = None,
         *,
         tty: bool = True,
-        size: TerminalSize = TerminalSize(),  # noqa: B008 - frozen
+        size: TerminalSize = TerminalSize(),
         env: Mapping[str, str] | None = None,
     ) -> ExecStream:
         """Start `argv` in /workspace as the workspace's user; None means the user's login shell.

@@ -108,7 +108,7 @@ async def test_the_size_is_known_from_the_start_and_follows(runtime: Driver, wor
 async def test_control_c_interrupts(runtime: Driver, workspaces: Workspaces) -> None:
     ref = await workspaces.start()
     async with opened(await shell(runtime, ref)) as stream:
-        await stream.write(b"echo started; sleep 1000\n")
+        await stream.write(b"sh -c 'echo started; exec sleep 1000'\n")
         await read_until(stream, b"started")
         await stream.write(b"\x03")
         await read_until(stream, b"READY>", seconds=5)

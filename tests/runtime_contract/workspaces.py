@@ -123,9 +123,10 @@ async def read_until(stream: ExecStream, wanted: bytes, *, seconds: float = 10.0
 
 async def shell(runtime: Driver, ref: WorkspaceRef) -> ExecStream:
     """A terminal whose prompt is `READY>` and which does not echo what is typed."""
-    stream = await runtime.exec(ref, ["sh"], env={"PS1": "READY> ", "ENV": ""})
-    await read_until(stream, b"READY> ")
-    await stream.write(b"stty -echo; PS1='READY>'\n")
+    stream = await runtime.exec(ref, ["sh"], env={"PS1": "FIRST> ", "ENV": ""})
+    await read_until(stream, b"FIRST> ")
+    # Quoted in two parts: the echo of this line is no prompt.
+    await stream.write(b"stty -echo; PS1='REA''DY>'\n")
     await read_until(stream, b"READY>")
     return stream
 

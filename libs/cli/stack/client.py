@@ -16,7 +16,7 @@ from libs.cli.stack.paths import StackPaths
 from libs.cli.stack.processes import ProcessIdentity, is_alive, kill_session, send
 from libs.cli.stack.sandboxes import sandbox_stopper
 from libs.cli.stack.state import ProcessRecord, Stack, State, load_state, save_state
-from libs.runtime.port import RuntimeFailure
+from libs.runtime.port import DriverError
 
 _POLL_S = 0.05
 # A supervisor is gone within 10 s of a signal; one that is not is stuck.
@@ -101,7 +101,7 @@ def _holding(stack: Stack) -> Iterator[None]:
 def _stop_sandboxes(stack: Stack) -> None:
     try:
         asyncio.run(_sandboxes_within_timeout(stack))
-    except (RuntimeFailure, TimeoutError) as error:
+    except (DriverError, TimeoutError) as error:
         raise StopError(f"the sandboxes could not be ended: {error or 'not in time'}") from error
 
 

@@ -14,7 +14,7 @@ from libs.cli.stack.plan import StackPlan
 from libs.cli.stack.sandboxes import StopSandboxes
 from libs.cli.stack.specs import ProcessSpec
 from libs.cli.stack.state import ProcessRecord, StackState, State, save_state
-from libs.runtime.port import RuntimeFailure
+from libs.runtime.port import DriverError
 
 START_TIMEOUT_S = 60.0
 
@@ -82,7 +82,7 @@ class Supervisor:
                 await self._stop_sandboxes(_SANDBOX_GRACE_S)
         except TimeoutError:
             self._reporter.problem("some sandboxes did not end in time; the next start takes them over")
-        except RuntimeFailure as error:
+        except DriverError as error:
             self._reporter.problem(f"the sandboxes could not be ended: {error}")
 
     def _manage(self, spec: ProcessSpec) -> ManagedProcess:

@@ -18,7 +18,7 @@ from libs.common.clock import Clock
 from libs.common.security.sealing import SealBrokenError
 from libs.common.telemetry import continued_trace
 from libs.runtime.port import (
-    RuntimeFailure,
+    DriverError,
     RuntimeUnavailableError,
     WorkspaceLimits,
     WorkspacePhase,
@@ -128,7 +128,7 @@ class Reconciler:
                 return await self._act(environment)
         except WorkspaceRejectedError as error:
             trouble = Trouble(error.reason, str(error), final=True)
-        except RuntimeFailure as error:
+        except DriverError as error:
             trouble = Trouble(error.reason, str(error))
         except TimeoutError:
             trouble = Trouble("RuntimeTimeout", "The runtime did not finish in time.")

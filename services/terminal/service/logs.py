@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from libs.runtime.port import ExecRuntime, LogLine, RuntimeFailure, WorkspaceRef
+from libs.runtime.port import DriverError, ExecRuntime, LogLine, WorkspaceRef
 from services.terminal import protocol
 from services.terminal.domain import Caller, Closing, Environment
 from services.terminal.ports import Channel, ChannelClosedError
@@ -102,7 +102,7 @@ class LogViewer:
                     # What was sent must not come again when the stream is opened once more.
                     query = replace(query, tail=None, since=line.timestamp + timedelta(microseconds=1))
                     yield line
-            except RuntimeFailure as error:
+            except DriverError as error:
                 log.info("no log yet", environment_id=self.environment_id, reason=error.reason, error=str(error))
             if not query.follow:
                 return

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from libs.runtime.port import ExecStream, RuntimeFailure, TerminalSize
+from libs.runtime.port import DriverError, ExecStream, TerminalSize
 from services.terminal import protocol
 from services.terminal.domain import (
     CLOSINGS,
@@ -141,7 +141,7 @@ class TerminalSession:
 
     async def resize(self, size: TerminalSize) -> None:
         """Set the window size; the last one wins. Nothing happens when the shell is gone."""
-        with contextlib.suppress(OSError, RuntimeFailure):
+        with contextlib.suppress(OSError, DriverError):
             await self._stream.resize(size)
 
     def end(self, reason: CloseReason) -> None:

@@ -28,7 +28,7 @@ from tests.support.tokens import TestIssuer
 
 @pytest.fixture
 def settings() -> CommonSettings:
-    return CommonSettings(_env_file=None)  # type: ignore[call-arg]
+    return CommonSettings(_env_file=None)
 
 
 @pytest.fixture
