@@ -73,6 +73,7 @@ class Terminal:
         self._platform = platform
         self._replica_id = new_id()
         self._upkeep_task: asyncio.Task[None] | None = None
+        self._stopped = False
         # An event can come back for as long as the stream holds it.
         self._environments = MongoEnvironments(
             platform.database, utc_now, tombstone_days=settings.stream_max_age_days + 1
@@ -124,10 +125,11 @@ class Terminal:
 
     async def stop(self) -> None:
         """Close every connection, end every shell, tell the bus; bounded in time, and safe to repeat."""
-        if self._upkeep_task is None:
+        if self._stopped:
             return
-        self._upkeep_task.cancel()
-        self._upkeep_task = None
+        self._stopped = True
+        if self._upkeep_task is not None:
+            self._upkeep_task.cancel()
         try:
             async with asyncio.timeout(self._settings.terminal_shutdown_seconds):
                 await asyncio.gather(

@@ -85,7 +85,7 @@ async def closed_reasons(service: Service, environment_id: str) -> list[str]:
 
 
 # The HTTP server waits its whole grace of 5 s for a socket whose client takes nothing, not even the close frame.
-@pytest.mark.parametrize(("reading", "within_s"), [(True, 4), (False, 9)], ids=["reading", "stuck"])
+@pytest.mark.parametrize(("reading", "within_s"), [(True, 6), (False, 9)], ids=["reading", "stuck"])
 async def test_sigterm_says_1001_ends_shells_and_tells_the_bus_within_its_time(
     backend: Servers, service: Service, tmp_path: Path, reading: bool, within_s: float
 ) -> None:
