@@ -256,6 +256,19 @@ async def test_close_ends_background_jobs_of_a_shell_that_left(runtime: Driver, 
     assert await count_processes(workspaces, ref, "4343") == 0
 
 
+@pytest.mark.parametrize("tty", [True, False])
+async def test_the_stream_ends_with_its_process_though_children_hold_on(
+    runtime: Driver, workspaces: Workspaces, tty: bool
+) -> None:
+    ref = await workspaces.start()
+    command = "trap '' HUP; sleep 1000 & seq 20000; exit 6"
+    async with opened(await runtime.exec(ref, ["bash", "-c", command], tty=tty)) as stream:
+        async with asyncio.timeout(10):
+            said = await read_all(stream)
+        assert said.split()[-1] == b"20000"
+        assert await stream.wait() == 6
+
+
 async def test_close_spares_what_left_the_session(runtime: Driver, workspaces: Workspaces) -> None:
     ref = await workspaces.start()
     stream = await runtime.exec(ref, ["bash", "-c", "setsid sleep 4444 </dev/null >/dev/null 2>&1 & sleep 0.2"])

@@ -70,6 +70,16 @@ class Layout:
                 f"LOCAL_RUNTIME_DIR {self.root} cannot be prepared: {error.strerror}. Name one this user may write."
             ) from error
 
+    def check_passable(self) -> None:
+        """Raises RuntimeUnavailableError unless other users can reach a volume by its path."""
+        closed = [path for path in (self.workspaces, *self.workspaces.parents) if not path.stat().st_mode & 0o001]
+        if closed:
+            raise RuntimeUnavailableError(
+                f"Without sandboxes, workspaces run as users of their own, who cannot pass through {closed[-1]}. "
+                "Set LOCAL_RUNTIME_DIR to a directory below ones that everybody may pass (chmod o+x).",
+                reason="DirectoryClosed",
+            )
+
     def workspace(self, environment_id: str) -> Path:
         """The volume's directory."""
         return self.workspaces / check_environment_id(environment_id)
@@ -103,7 +113,7 @@ class Layout:
             os.close(fd)
 
     def forget_lock(self, environment_id: str) -> None:
-        """Remove the lock file; call it while holding the lock."""
+        """Remove the lock file: the last act of who holds the lock, which excludes nobody from then on."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.locks / check_environment_id(environment_id))
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from libs.runtime.local import cgroups as control_groups
 from libs.runtime.local import members
 from libs.runtime.local.cgroups import Cgroups
+from libs.runtime.local.environment import carrier_text, workspace_environment
 from libs.runtime.local.isolation import Isolation, find_program
 from libs.runtime.local.launcher import START_SECONDS, launch, shim_config
 from libs.runtime.local.layout import Layout, life_lock_held, take_life_lock
@@ -45,7 +46,7 @@ from libs.runtime.local.records import (
     load_spec,
     save_spec,
 )
-from libs.runtime.local.sandbox import describe_plain, describe_sandbox, missing_toolchain
+from libs.runtime.local.sandbox import WORKSPACE, describe_plain, describe_sandbox, login_shell, missing_toolchain
 from libs.runtime.local.uids import UidAllocator
 from libs.runtime.local.volumes import empty_trash, ensure_volume, remove_volume
 from libs.runtime.port import (
@@ -85,6 +86,8 @@ class Lifecycle:
     def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
         """Make it run with this spec; see `WorkspaceRuntime.ensure`."""
         environment_id = spec.ref.environment_id
+        # What cannot be is refused before anything that runs is touched.
+        carrier_text(workspace_environment(spec, home=WORKSPACE, shell=login_shell()))
         with self._layout.lock(environment_id):
             state = self._layout.state(environment_id)
             state.mkdir(mode=0o700, exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,14 +20,29 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class LogCursor:
-    """A place in a log that may rotate under its reader. Use it from one thread at a time."""
+    """A place in a log that may rotate under its reader. `close` may come while another thread reads."""
 
     path: Path
     _file: int = -1
     _rest: bytes = field(default=b"", repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def history(self) -> bytes:
         """Everything there is, oldest first; the cursor then stands at the end. Bounded by the log's own bound."""
+        with self._lock:
+            return self._history()
+
+    def more(self) -> bytes | None:
+        """What was added since, in whole lines; None when the log was removed."""
+        with self._lock:
+            return self._more()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._lock:
+            self._release()
+
+    def _history(self) -> bytes:
         self._open()
         older = b""
         try:
@@ -40,8 +56,7 @@ class LogCursor:
             os.close(fd)
         return older + self._complete(_read_to_end(self._file) if self._file >= 0 else b"")
 
-    def more(self) -> bytes | None:
-        """What was added since, in whole lines; None when the log was removed."""
+    def _more(self) -> bytes | None:
         if self._file < 0:
             self._open()
             if self._file < 0:
@@ -58,11 +73,10 @@ class LogCursor:
             return b""
         # Rotated: nothing is added to the old file any more, so one last look at it loses nothing.
         data = _read_to_end(self._file)
-        self.close()
+        self._release()
         return self._complete(data)
 
-    def close(self) -> None:
-        """Let go of the file."""
+    def _release(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1

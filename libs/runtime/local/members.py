@@ -6,7 +6,14 @@ import os
 from collections.abc import Callable
 
 from libs.runtime.local.isolation import Isolation
-from libs.runtime.local.processes import ProcessInfo, all_pids, members_of_namespace, namespace_inode, read_process
+from libs.runtime.local.processes import (
+    ProcessInfo,
+    all_pids,
+    is_alive,
+    members_of_namespace,
+    namespace_inode,
+    read_process,
+)
 from libs.runtime.local.records import RunRecord
 
 
@@ -33,10 +40,14 @@ def belongs(environment_id: str, run: RunRecord) -> Callable[[int], bool]:
     if run.isolation != Isolation.PLAIN:
         inode = namespace_inode(run.init_pid)
         return lambda pid: inode is not None and namespace_inode(pid) == inode
-    if os.geteuid() == 0:
-        return lambda pid: _owner(pid) == run.uid
     mark = f"DEVPOCKET_ENVIRONMENT_ID={environment_id}".encode()
-    return lambda pid: mark in _environment(pid)
+
+    def mine(pid: int) -> bool:
+        if pid == run.init_pid:
+            return is_alive(run.init_pid, run.init_start)
+        return _owner(pid) == run.uid if os.geteuid() == 0 else mark in _environment(pid)
+
+    return mine
 
 
 def _owner(pid: int) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 
 _THREADS = 32
 _Result = TypeVar("_Result")
+# The loop itself keeps only weak references to tasks.
+_closing: set[asyncio.Future[None]] = set()
 
 
 @dataclass(slots=True)
@@ -76,6 +79,8 @@ class LocalRuntime:
                 "NO SANDBOX: workspaces run as plain processes that can see this machine and each other. %s",
                 probe.problem,
             )
+            if os.geteuid() == 0:
+                self._layout.check_passable()
         for missing in (network.problem, None if groups else "cgroups cannot be written: limits are per process only."):
             if missing:
                 log.warning("%s", missing)
@@ -93,9 +98,9 @@ class LocalRuntime:
     async def close(self) -> None:
         """Close this process's streams and threads; workspaces stay as they are."""
         await asyncio.gather(*(stream.close() for stream in list(self._streams)))
-        self._opened = None
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
+        threads, self._threads, self._opened = self._threads, None, None
+        if threads is not None:
+            threads.shutdown(wait=False)
 
     async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
         """See the port."""
@@ -175,10 +180,19 @@ class LocalRuntime:
             except OSError as error:
                 raise RuntimeUnavailableError(f"No process could be started: {error}", reason="ExecFailed") from error
 
-        stream = LocalExecStream(await self._in_thread(start), self._in_thread, self._streams.discard)
-        self._streams.add(stream)
-        await stream.start()
-        return stream
+        async def begin() -> LocalExecStream:
+            stream = LocalExecStream(await self._in_thread(start), self._in_thread, self._streams.discard)
+            self._streams.add(stream)
+            await stream.start()
+            return stream
+
+        starting = asyncio.create_task(begin())
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # Nobody will ever close what is on its way.
+            starting.add_done_callback(_close_unclaimed)
+            raise
 
     async def logs(
         self,
@@ -237,4 +251,13 @@ class LocalRuntime:
             watcher.poke()
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        if self._threads is None:
+            raise RuntimeUnavailableError("The local runtime is not open.", reason="RuntimeClosed")
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _close_unclaimed(starting: asyncio.Task[LocalExecStream]) -> None:
+    if not starting.cancelled() and starting.exception() is None:
+        closing = asyncio.ensure_future(starting.result().close())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +43,8 @@ SKELETON = {
     ),
 }
 
-_TOOLCHAINS = {
+# A word in an image's name -> the program it promises, and the language's name.
+TOOLCHAINS: Mapping[str, tuple[str, str]] = {
     "python": ("python3", "Python"),
     "node": ("node", "Node.js"),
     "golang": ("go", "Go"),
@@ -149,9 +151,9 @@ def hostname(name: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")[:63].strip("-") or "devpocket"
 
 
-def missing_toolchain(image: str) -> str | None:
+def missing_toolchain(image: str, toolchains: Mapping[str, tuple[str, str]] = TOOLCHAINS) -> str | None:
     """A sentence for the log when the image promises a language that the host's /usr does not have."""
-    for word, (program, language) in _TOOLCHAINS.items():
+    for word, (program, language) in toolchains.items():
         if word not in image.lower():
             continue
         if shutil.which(program, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/usr/local/go/bin"):

@@ -29,7 +29,8 @@ from libs.runtime.port import RuntimeUnavailableError, TerminalSize, WorkspaceNo
 _START_SECONDS = 10.0
 _HANGUP_SECONDS = 0.5
 _KILL_SECONDS = 2.0
-# After the process has ended, its children may still hold its pipes; output that is on its way arrives within this.
+# After the process has ended, its children may still hold its pipes or terminal (the kernel tells a terminal's master
+# nothing before they let go); output that is on its way arrives within this.
 _SETTLE_SECONDS = 0.3
 
 RunInThread = Callable[..., Awaitable[object]]
@@ -69,10 +70,10 @@ class LocalExecStream:
         finally:
             self._loop.remove_reader(entered.status)
             os.close(entered.status)
+        # On the host a sandboxed process is the child of the nsenter that waits for it.
+        child = entered.pid if entered.namespace is None else next(iter(children_of(entered.pid)), 0)
+        self._leader = read_process(child)
         if started:
-            # On the host a sandboxed process is the child of the nsenter that waits for it.
-            child = entered.pid if entered.namespace is None else next(iter(children_of(entered.pid)), 0)
-            self._leader = read_process(child)
             entered.anchor.release()
             return
         await self._explain_failure()
@@ -151,8 +152,7 @@ class LocalExecStream:
             code = 255
         self._entered.handle = -1
         self._exit.set_result(code if code >= 0 else 128 - code)
-        if not self._tty:
-            self._loop.call_later(_SETTLE_SECONDS, self._settle)
+        self._loop.call_later(_SETTLE_SECONDS, self._settle)
 
     def _settle(self) -> None:
         if self._closing is not None:

@@ -34,8 +34,10 @@ def ensure_volume(layout: Layout, environment_id: str, uid: int) -> Path:
 
 def remove_volume(layout: Layout, environment_id: str) -> None:
     """Remove a workspace's folder whatever is in it. The rename makes it gone at once, also if this is interrupted."""
+    volume = layout.workspace(environment_id)
     with contextlib.suppress(FileNotFoundError):
-        os.rename(layout.workspace(environment_id), layout.trash / f"{environment_id}.{secrets.token_hex(4)}")
+        volume.chmod(0o700)  # one that is read-only cannot move
+        os.rename(volume, layout.trash / f"{environment_id}.{secrets.token_hex(4)}")
 
 
 def empty_trash(layout: Layout, environment_id: str | None = None) -> None:

@@ -42,7 +42,10 @@ class Watcher:
                     await asyncio.wait_for(self._wake.wait(), _SCAN_SECONDS)
                 self._wake.clear()
                 hurt, self._ended = self._ended, set()
-                for observed in await self._look(hurt or None):
+                seen = await self._look(hurt or None)
+                if not hurt:
+                    self._known = {key: self._known[key] for key in self._ids(seen) if key in self._known}
+                for observed in seen:
                     if self._note(observed):
                         yield observed
         finally:
@@ -93,6 +96,10 @@ class Watcher:
         self._unfollow(environment_id)
         self._ended.add(environment_id)
         self._wake.set()
+
+    @staticmethod
+    def _ids(seen: list[ObservedWorkspace]) -> list[str]:
+        return [observed.ref.environment_id for observed in seen]
 
     def _note(self, observed: ObservedWorkspace) -> bool:
         """Remember; True when this is news."""

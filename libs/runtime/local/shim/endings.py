@@ -1,11 +1,14 @@
 """How a sandbox ends: out-of-memory kills, the words for it, and what is given back to the machine."""
 
+# ruff: noqa: SIM105 - importing contextlib would cost every start two milliseconds
 from __future__ import annotations
 
-import contextlib
 import os
 import time
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost every start seven milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 KILLED = 128 + 9
 _KILL_SECONDS = 2.0
@@ -20,8 +23,10 @@ class MemoryWatch:
         self.kills = 0
         self._expect_until = 0.0
         if config is not None:
-            with contextlib.suppress(OSError):
+            try:
                 self.fd = _subscribe(config)
+            except OSError:  # the group is gone, and the sandbox with it
+                pass
 
     @property
     def by_priority(self) -> bool:
@@ -82,8 +87,9 @@ def _subscribe(config: dict[str, Any]) -> int:
 
 
 def _count_kills(path: str) -> int:
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        for line in file:
-            if line.startswith(b"oom_kill "):
-                return int(line.split()[1])
-    return 0
+    try:
+        with open(path, "rb") as file:
+            counts = [int(line.split()[1]) for line in file if line.startswith(b"oom_kill ")]
+    except OSError:
+        return 0
+    return counts[0] if counts else 0

@@ -4,17 +4,20 @@ Descriptors at start: 0 the configuration (marshal), 1 where to say `ready` or `
 3 the lock that tells others we live. The configuration is made by `libs.runtime.local.launcher`.
 """
 
+# ruff: noqa: SIM105 - importing contextlib would cost every start two milliseconds
 from __future__ import annotations
 
-import contextlib
 import marshal
 import os
 import time
-from typing import Any
 
 from libs.runtime.local.shim.endings import MemoryWatch, explain, remove_cgroups
 from libs.runtime.local.shim.logfile import LineSplitter, LogFile
 from libs.runtime.local.shim.spawn import memory_file, spawn
+
+TYPE_CHECKING = False  # importing typing would cost every start seven milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 _LIFE_LOCK = 3
 _CONTROL = 3  # inside the sandbox: what the main process reports
@@ -126,7 +129,7 @@ class Shim:
     def connect(self) -> None:
         """Bring up the network where there is one, then let the startup command go."""
         # OSError: the sandbox ended meanwhile, which `serve` is about to see.
-        with contextlib.suppress(OSError):
+        try:
             if self.config["network"] is not None:
                 from libs.runtime.local.shim.network import Network  # noqa: PLC0415
 
@@ -135,6 +138,8 @@ class Shim:
                 if problem:
                     self.log.say(problem)
             os.write(self.go, b"\n")
+        except OSError:
+            pass
         os.close(self.go)
 
     def serve(self) -> int:
@@ -159,7 +164,11 @@ class Shim:
                 self._note_oom()
 
     def _carry(self, fd: int) -> bool:
-        data = os.read(fd, 65536)
+        """Take what a pipe has; False at its end."""
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:  # drained since the poll
+            return True
         if fd == self.control:
             self._hear(data)
         elif data:
@@ -177,9 +186,11 @@ class Shim:
     def _drain(self) -> None:
         """Log what was written before now, a last line without its newline included."""
         for fd, splitter in self.pipes.items():
-            with contextlib.suppress(BlockingIOError):
+            try:
                 while data := os.read(fd, 65536):
                     splitter.feed(data)
+            except BlockingIOError:
+                pass
             splitter.flush()
 
     def _note_oom(self) -> None:
@@ -192,8 +203,10 @@ class Shim:
         import signal  # noqa: PLC0415
 
         if self.init_handle >= 0:
-            with contextlib.suppress(ProcessLookupError):
+            try:
                 signal.pidfd_send_signal(self.init_handle, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
         self._drain()
         self._note_oom()
         reason, message = explain(code, self.memory.kills)
@@ -231,8 +244,10 @@ def _read_all(fd: int) -> bytes:
 
 def _answer(text: str) -> None:
     """Tell who started us; it may be gone, which changes nothing."""
-    with contextlib.suppress(BrokenPipeError):
+    try:
         os.write(1, text.encode())
+    except BrokenPipeError:
+        pass
 
 
 def main() -> None:
@@ -260,8 +275,10 @@ def main() -> None:
 
 
 def _abandon(shim: Shim) -> int:
-    with contextlib.suppress(ProcessLookupError):
+    try:
         os.kill(shim.child, 9)
+    except ProcessLookupError:
+        pass
     return _exit_code(shim.child)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Sequence
-from typing import Any
 
 from libs.runtime.local.shim.spawn import spawn
+
+TYPE_CHECKING = False  # importing typing would cost every start seven milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 _NS_GET_USERNS = 0xB701
 _READY_MILLISECONDS = 3000

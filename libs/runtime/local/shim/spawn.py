@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+
+TYPE_CHECKING = False  # importing typing would cost every start seven milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 # Descriptors up to this number have a meaning inside the sandbox; sources are moved above it before the fork.
 _RESERVED = 9

@@ -1,0 +1,59 @@
+"""The life of one workspace, told as JSON: run by tests as another user, with an interpreter that user may use.
+
+Arguments: a directory, and a value of LOCAL_RUNTIME_ISOLATION.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from libs.runtime.local.isolation import IsolationPolicy
+from libs.runtime.local.runtime import LocalRuntime
+from libs.runtime.port import RuntimeUnavailableError
+from tests.runtime_contract.workspaces import Workspaces, collect_logs, make_spec, read_all
+
+
+async def live(directory: Path, policy: IsolationPolicy) -> dict[str, object]:
+    """Start, look around, stop, start again, delete."""
+    runtime = LocalRuntime(directory, policy)
+    try:
+        await runtime.open()
+    except RuntimeUnavailableError as error:
+        return {"unavailable": str(error)}
+    workspaces = Workspaces(runtime)
+    spec = make_spec(variables={"TOKEN": "abc"}, startup_command="echo started")
+    ref = await workspaces.start(spec)
+    await collect_logs(runtime.logs(ref, follow=True), "started")
+    look = "id -u; grep CapEff /proc/self/status; set -- /proc/[0-9]*; echo $#; echo $TOKEN; echo kept > file"
+    _, out, err = await workspaces.run(ref, look)
+    terminal = await runtime.exec(ref, ["sh", "-c", "stty size; tty; trap '' HUP; sleep 777 & sleep 0.1; exit 5"])
+    said = await read_all(terminal)
+    code = await terminal.wait()
+    await terminal.close()
+    left = (await workspaces.run(ref, "ps -eo args | grep -c '[s]leep 777'"))[1]
+    stats = await runtime.stats(ref)
+    await runtime.stop(ref)
+    await runtime.ensure(replace(spec, generation=2))
+    kept = (await workspaces.run(ref, "cat file; chmod 500 ."))[1]
+    await runtime.delete(ref)
+    result = {
+        "look": out.decode().split("\n"),
+        "errors": err.decode(),
+        "terminal": said.decode(),
+        "code": code,
+        "left": int(left),
+        "kept": kept.decode(),
+        "memory": stats.memory_bytes,
+        "leftovers": list(await runtime.leftovers()),
+        "files": len(await runtime.list()),
+    }
+    await runtime.close()
+    return result
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(live(Path(sys.argv[1]), IsolationPolicy(sys.argv[2])))))  # noqa: T201

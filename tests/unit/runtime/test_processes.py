@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from libs.runtime.local.processes import (
+    children_of,
+    is_alive,
+    open_pidfd,
+    read_process,
+    send_signals,
+    wait_for_exit,
+    wait_until_gone,
+)
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+def test_a_process_is_its_pid_and_its_start(sleeper: subprocess.Popen[bytes]) -> None:
+    info = read_process(sleeper.pid)
+    assert info is not None
+    assert (info.parent, info.session) == (os.getpid(), os.getsid(0))
+    assert is_alive(sleeper.pid, info.start)
+    assert not is_alive(sleeper.pid, info.start + 1)
+    assert open_pidfd(sleeper.pid, info.start + 1) is None
+    assert sleeper.pid in children_of(os.getpid())
+
+
+def test_a_name_with_parentheses_is_no_trap() -> None:
+    script = "import time; open('/proc/self/comm', 'w').write(') Z 1 (x'); print(1, flush=True); time.sleep(1000)"
+    with subprocess.Popen(["/usr/bin/env", "python3", "-c", script], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        info = read_process(process.pid)
+        process.kill()
+    assert info is not None
+    assert info.parent == os.getpid()
+
+
+def test_a_zombie_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
+    info = read_process(sleeper.pid)
+    assert info is not None
+    sleeper.kill()
+    assert wait_for_exit(sleeper.pid, info.start, 5)
+    assert not is_alive(sleeper.pid, info.start)
+    sleeper.wait()
+    assert read_process(sleeper.pid) is None
+
+
+def test_signals_only_reach_those_who_still_belong(sleeper: subprocess.Popen[bytes]) -> None:
+    info = read_process(sleeper.pid)
+    assert info is not None
+    send_signals([info], [signal.SIGKILL], still=lambda _: False)
+    assert not wait_for_exit(sleeper.pid, info.start, 0.05)
+    send_signals([info], [signal.SIGKILL], still=lambda _: True)
+    assert wait_for_exit(sleeper.pid, info.start, 5)
+
+
+def test_waiting_gives_what_is_left(sleeper: subprocess.Popen[bytes]) -> None:
+    info = read_process(sleeper.pid)
+    assert info is not None
+    assert wait_until_gone(lambda: [info], 0.05) == [info]
+    assert wait_until_gone(list, 0.05) == []
