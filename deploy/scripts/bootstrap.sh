@@ -76,10 +76,19 @@ find_python() {
     return 1
 }
 
+# Debian splits the means to make a venv off; each version of Python has its own package.
+missing_python_packages() {
+    local python
+    if ! python=$(find_python); then
+        printf '%s\n' python3 python3-venv
+    elif ! new_enough .venv/bin/python && ! "$python" -c "import ensurepip, venv" 2>/dev/null; then
+        "$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'
+    fi
+}
+
 ensure_packages() {
     local packages
-    mapfile -t packages < <(missing_packages)
-    find_python >/dev/null || packages+=(python3 python3-venv)
+    mapfile -t packages < <(missing_packages; missing_python_packages)
     if [ "${#packages[@]}" -gt 0 ]; then
         install_packages $(printf '%s\n' "${packages[@]}" | sort -u)
     fi
@@ -94,10 +103,6 @@ fingerprint() {
 create_venv() {
     local python
     python=$(find_python)
-    if ! "$python" -c "import ensurepip, venv" 2>/dev/null; then
-        # Debian splits this off; each version of Python has its own package.
-        install_packages "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
-    fi
     say "creating .venv with $("$python" --version)"
     "$python" -m venv --clear .venv
 }
