@@ -6,7 +6,9 @@ installed: nats-server, redis-server, and `mongod` or else SecantusDB.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -30,12 +32,17 @@ class Servers:
     mongodb_url: str
 
 
+# Below Linux's range for outgoing connections: none of those can take a port between looking and listening.
+_PORTS = range(10_000, 20_000)
+
+
 def free_port() -> int:
     """A loopback port nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        port = random.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> None:

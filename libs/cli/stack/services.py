@@ -12,6 +12,10 @@ from libs.cli.stack.specs import ProcessSpec, ServiceSpec
 
 # Shorter than what load balancers and phone networks cut silent connections at (60 s).
 _WS_PING_S = 25
+# A client that does not read for a while is slowed down, not cut off: its pong waits behind the output.
+_WS_PING_TIMEOUT_S = 90
+# A little more than the 1 MiB that the terminal service allows, so that its own words reach the client.
+_WS_MAX_BYTES = 1_114_112
 # The supervisor waits as long before it kills.
 _GRACEFUL_SHUTDOWN_S = 5
 
@@ -27,7 +31,10 @@ def service_process(
         "--http": "httptools",
         "--ws": "websockets-sansio",
         "--ws-ping-interval": _WS_PING_S,
-        "--ws-ping-timeout": _WS_PING_S,
+        "--ws-ping-timeout": _WS_PING_TIMEOUT_S,
+        "--ws-max-size": _WS_MAX_BYTES,
+        # Compressing terminal output costs a quarter of its rate, and hides from us that a client has stopped reading.
+        "--ws-per-message-deflate": "false",
         "--timeout-graceful-shutdown": _GRACEFUL_SHUTDOWN_S,
         "--log-level": "warning",
     }
