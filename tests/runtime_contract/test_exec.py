@@ -315,3 +315,16 @@ async def test_many_at_once(runtime: Driver, workspaces: Workspaces) -> None:
     ref = await workspaces.start()
     answers = await asyncio.gather(*(workspaces.run(ref, f"echo {number}; exit {number}") for number in range(20)))
     assert [(code, out) for code, out, _ in answers] == [(n, b"%d\n" % n) for n in range(20)]
+
+
+async def test_a_cancelled_exec_leaves_nothing(runtime: Driver, workspaces: Workspaces) -> None:
+    ref = await workspaces.start()
+    for delay in (0.0, 0.002, 0.006):
+        starting = asyncio.ensure_future(runtime.exec(ref, ["sleep", "4545"]))
+        await asyncio.sleep(delay)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+    async with asyncio.timeout(10):
+        while await count_processes(workspaces, ref, "4545"):
+            pass

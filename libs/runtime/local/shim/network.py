@@ -35,10 +35,12 @@ class Network:
 
     def start(self) -> str | None:
         """Bring the network up. Gives None, or a sentence about what does not work."""
+        # First: from the moment there is a way out, this address is not on it.
+        problem = self._close_metadata()
         hardened: list[str] = self._config["hardening"]
         for flags in (hardened, list[str]()):
             if self._try(flags):
-                return self._close_metadata()
+                return problem
         return "slirp4netns did not come up, so this environment has no network."
 
     def _try(self, flags: Sequence[str]) -> bool:
