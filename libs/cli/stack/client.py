@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 from libs.cli.stack.leftovers import end_leftovers
 from libs.cli.stack.lock import AlreadyRunningError, exclusive
 from libs.cli.stack.paths import StackPaths
-from libs.cli.stack.processes import ProcessIdentity, is_alive, kill_session, send
+from libs.cli.stack.processes import ProcessIdentity, is_alive, send
 from libs.cli.stack.sandboxes import sandbox_stopper
 from libs.cli.stack.state import ProcessRecord, Stack, State, load_state, save_state
 from libs.runtime.port import DriverError
@@ -70,7 +71,8 @@ def stop_stack(stack: Stack) -> Stopped:
     if was_running and _wait_gone(stack.state.supervisor):
         return Stopped(was_running=True, leftovers=[])
     if was_running:
-        kill_session(stack.state.supervisor)
+        send(stack.state.supervisor, signal.SIGKILL)
+        _wait_gone(stack.state.supervisor)
     with _holding(stack):
         leftovers = end_leftovers(stack.state)
         if leftovers or stack.state.state is not State.STOPPED:
@@ -129,17 +131,25 @@ def start_detached(argv: Sequence[str], paths: StackPaths, show: Callable[[str],
         child = subprocess.Popen(
             list(argv), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-        while True:
-            # Asked before reading, so that what it printed before that answer is shown.
-            ended = child.poll() is not None
-            ready = _is_ready(paths, child.pid)
-            for line in progress:
-                show(line.decode(errors="replace").rstrip("\n"))
-            if ready:
-                return
-            if ended:
-                raise DetachedStartError(f"the stack did not start; logs are in {paths.logs}")
-            time.sleep(_POLL_S)
+        try:
+            _follow(child, paths, progress, show)
+        except KeyboardInterrupt:
+            child.terminate()
+            raise
+
+
+def _follow(child: subprocess.Popen[bytes], paths: StackPaths, progress: BinaryIO, show: Callable[[str], None]) -> None:
+    while True:
+        # Asked before reading, so that what it printed before that answer is shown.
+        ended = child.poll() is not None
+        ready = _is_ready(paths, child.pid)
+        for line in progress:
+            show(line.decode(errors="replace").rstrip("\n"))
+        if ready:
+            return
+        if ended:
+            raise DetachedStartError(f"the stack did not start; logs are in {paths.logs}")
+        time.sleep(_POLL_S)
 
 
 def _is_ready(paths: StackPaths, supervisor_pid: int) -> bool:

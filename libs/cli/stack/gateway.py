@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import resource
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -103,4 +104,5 @@ def gateway_process(config: GatewayConfig, paths: StackPaths, port: int) -> Proc
         port=port,
         ready=http_answers(port, "/health/ready"),
         environment=bare_environment(),
+        drain_signal=signal.SIGQUIT,
     )

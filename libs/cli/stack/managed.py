@@ -76,13 +76,14 @@ class ManagedProcess:
         self._set(replace(self._record, state=State.RUNNING))
         self._reporter.came_up(self.spec.name, time.monotonic() - started)
 
+    def drain(self) -> None:
+        """Make it take no new connections, where it can; `stop` follows."""
+        if self.spec.drain_signal is not None:
+            self._end(self.spec.drain_signal)
+
     async def stop(self, grace_seconds: float) -> None:
         """SIGTERM, then after `grace_seconds` SIGKILL for it and whatever is left in its session."""
-        self._stopping.set()
-        process = self._process
-        if process is not None and process.returncode is None:
-            self._set(replace(self._record, state=State.STOPPING))
-            _terminate(process)
+        self._end(signal.SIGTERM)
         if self._keeper is not None:
             async with waking(self.spec.port) if self.spec.wake_to_stop else contextlib.nullcontext():
                 done, _ = await asyncio.wait([self._keeper], timeout=grace_seconds)
@@ -90,6 +91,13 @@ class ManagedProcess:
                 self.kill()
                 await asyncio.wait([self._keeper], timeout=_KILLED_WAIT_S)
         self._log.close()
+
+    def _end(self, number: signal.Signals) -> None:
+        self._stopping.set()
+        process = self._process
+        if process is not None and process.returncode is None:
+            self._set(replace(self._record, state=State.STOPPING))
+            _signal(process, number)
 
     def kill(self) -> None:
         """SIGKILL at once."""
@@ -133,7 +141,7 @@ class ManagedProcess:
             finally:
                 os.close(output)
             if self._stopping.is_set():
-                _terminate(process)
+                _signal(process, signal.SIGTERM)
             self._set(replace(self._record, identity=identify(process.pid)))
             watcher = asyncio.create_task(self._announce_return()) if self._was_ready else None
             await self._read_until_end(process, reader)
@@ -172,9 +180,9 @@ class ManagedProcess:
         self._on_change(record)
 
 
-def _terminate(process: asyncio.subprocess.Process) -> None:
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
 
 
 def _how_it_ended(process: asyncio.subprocess.Process | None) -> str:

@@ -58,7 +58,9 @@ def session_members(identity: ProcessIdentity) -> list[int]:
     if is_alive(identity):
         others = [pid for pid in _session(identity.pid) if pid != identity.pid]
         return [identity.pid, *others]
-    if _stat(identity.pid) is not None:
+    stat = _stat(identity.pid)
+    # Ours may still be there as a zombie, when init is slow to collect it.
+    if stat is not None and int(stat[_START_TICKS]) != identity.start_ticks:
         return []
     return [pid for pid in _session(identity.pid) if _executable(pid) == identity.executable]
 
@@ -70,10 +72,10 @@ def send(identity: ProcessIdentity, number: signal.Signals) -> bool:
     return _kill(identity.pid, number)
 
 
-def kill_session(identity: ProcessIdentity) -> None:
-    """SIGKILL for the process and everything left in its session."""
+def signal_session(identity: ProcessIdentity, number: signal.Signals) -> None:
+    """Signal the process and everything left in its session."""
     for pid in session_members(identity):
-        _kill(pid, signal.SIGKILL)
+        _kill(pid, number)
 
 
 def _kill(pid: int, number: signal.Signals) -> bool:

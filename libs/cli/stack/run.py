@@ -26,7 +26,11 @@ from libs.cli.stack.settings import SettingError, operator_settings
 from libs.cli.stack.state import StackState, State, StateFileError, load_state
 from libs.cli.stack.supervisor import START_TIMEOUT_S, Supervisor
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Enough for 10,000 terminals. Where the limit is a thousand million, as in some containers, programs that close every
+# possible descriptor take minutes to start.
+_OPEN_FILES = 65_536
+# Who signals a whole process group reaches us twice: directly, and through make, which passes it on.
+_SAME_SIGNAL_S = 0.5
 
 
 class StartRefusedError(Exception):
@@ -46,14 +50,16 @@ def run_stack(
     Raises StartRefusedError before anything has been started.
     """
     paths = options.paths
-    paths.create()
     try:
+        paths.create()
         with exclusive(paths.lock):
             plan, state = _prepare(options, reporter, environment)
             runner = _run(plan, state, paths, reporter, detached=detached, start_timeout_seconds=start_timeout_seconds)
             return asyncio.run(runner)
     except AlreadyRunningError as error:
         raise StartRefusedError(_already_running(paths)) from error
+    except PermissionError as error:
+        raise StartRefusedError(f"{error.filename or paths.root} may not be used: {error.strerror}") from error
 
 
 def refuse_if_running(paths: StackPaths) -> None:
@@ -112,8 +118,8 @@ def _plan(options: StackOptions, environment: Mapping[str, str], previous: Stack
 
 def _raise_open_files() -> None:
     """Every terminal takes several descriptors; the usual soft limit of 1024 is for programs that use select()."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _OPEN_FILES)), hard))
 
 
 async def _run(
@@ -137,21 +143,25 @@ async def _run(
 
 
 def _watch_signals(supervisor: Supervisor, reporter: Reporter, *, detached: bool) -> asyncio.Event:
-    """The first signal asks for a stop, the second kills. A detached stack has no terminal to lose."""
+    """The first signal asks for a stop, the second kills. A stack that is detached, or started with nohup, has no
+    terminal to lose."""
     stop_asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    asked_at = 0.0
 
     def on_signal() -> None:
-        if stop_asked.is_set():
-            supervisor.kill()
-        else:
+        nonlocal asked_at
+        if not stop_asked.is_set():
             reporter.notice("stopping (again to kill at once)")
+            asked_at = loop.time()
             stop_asked.set()
+        elif loop.time() - asked_at > _SAME_SIGNAL_S:
+            supervisor.kill()
 
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
+    keep_on_hangup = detached or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
-    if detached:
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    loop.add_signal_handler(signal.SIGHUP, (lambda: None) if keep_on_hangup else on_signal)
     return stop_asked
 
 

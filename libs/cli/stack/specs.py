@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,8 @@ class ProcessSpec:
 
     `ready` answers None once the process does its work, else a phrase that says why not. `prepare` runs once before
     the first start and sees to its own timeout. `wake_to_stop`: the process notices SIGTERM only when its next
-    connection arrives, so make some. `environment` is everything the process sees; it may hold secrets and is left
-    out of `repr`.
+    connection arrives, so make some. `drain_signal` makes it take no new connections and end with the last one.
+    `environment` is everything the process sees; it may hold secrets and is left out of `repr`.
     """
 
     name: str
@@ -32,6 +33,7 @@ class ProcessSpec:
     environment: Mapping[str, str] = field(repr=False)
     prepare: Preparation = field(default=no_preparation, repr=False)
     wake_to_stop: bool = False
+    drain_signal: signal.Signals | None = None
 
 
 @dataclass(frozen=True, slots=True)

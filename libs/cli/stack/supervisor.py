@@ -19,6 +19,7 @@ from libs.runtime.port import DriverError
 START_TIMEOUT_S = 60.0
 
 # Together below 10 s, the time within which the whole stack is gone.
+_GOODBYE_S = 1.5
 _GATEWAY_GRACE_S = 0.5
 _SERVICE_GRACE_S = 5.0
 _SANDBOX_GRACE_S = 1.0
@@ -64,8 +65,13 @@ class Supervisor:
         """End everything, the sandboxes included. `reason` is kept when the stack has failed."""
         self._update(replace(self._state, state=State.STOPPING, reason=reason))
         infrastructure, services, gateway = self._stages
+        for process in gateway:
+            process.drain()
+        stopping = asyncio.create_task(_stop_all(services, _SERVICE_GRACE_S))
+        # First the services say goodbye to their clients, then the gateway cuts off who is still there.
+        await asyncio.wait([stopping], timeout=_GOODBYE_S)
         await _stop_all(gateway, _GATEWAY_GRACE_S)
-        await _stop_all(services, _SERVICE_GRACE_S)
+        await stopping
         await self._end_sandboxes()
         await _stop_all(infrastructure, _INFRASTRUCTURE_GRACE_S)
         self._update(replace(self._state, state=State.FAILED if reason else State.STOPPED))

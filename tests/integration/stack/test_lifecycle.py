@@ -17,6 +17,9 @@ import httpx
 import pytest
 from pymongo import MongoClient
 from redis import Redis
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.sync.client import connect
 
 from libs.cli.stack.client import DetachedStartError, start_detached
 from libs.cli.stack.paths import StackPaths
@@ -36,13 +39,22 @@ from tests.support.servers import free_port
 
 class TestStop:
     def test_a_signal_ends_everything_within_10_s_and_data_stays(self, tmp_path: Path) -> None:
-        for start, number in enumerate([signal.SIGINT, signal.SIGTERM]):
+        for start, number in enumerate([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]):
             with running(tmp_path / "data") as stack:
                 self.count_starts(stack, expected=start + 1)
                 pids = stack.pids()
                 assert len(pids) > 8  # nginx's workers are among them
-                started = time.monotonic()
-                stack.signal(number)
+                terminal = connect(f"ws://127.0.0.1:{stack.port}/api/v1/ws/terminal/7")
+                stream = httpx.stream("GET", f"{stack.url}/api/v1/events", timeout=20)
+                with terminal, stream:
+                    started = time.monotonic()
+                    stack.signal(number)
+                    terminal.recv()
+                    with pytest.raises(ConnectionClosed) as closed:
+                        terminal.recv(timeout=10)
+                # The service says that it goes; a connection that was cut off would have no such code.
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == CloseCode.SERVICE_RESTART
                 assert stack.wait_ended() == 0
                 assert time.monotonic() - started < 10
                 assert all_gone(pids)
@@ -65,7 +77,10 @@ class TestStop:
             os.kill(stack.pid_of("auth"), signal.SIGSTOP)
             started = time.monotonic()
             stack.signal(signal.SIGINT)
+            stack.signal(signal.SIGINT)  # make passes it on, so at once it is the same one
             stack.wait_for_line(re.compile("stopping"))
+            time.sleep(1)  # as a person would wait
+            assert stack.process.poll() is None
             stack.signal(signal.SIGINT)
             assert stack.wait_ended() == 0
             assert time.monotonic() - started < 4

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from libs.cli.stack.leftovers import end_leftovers
-from libs.cli.stack.processes import ProcessIdentity, identify, is_alive, kill_session, send, session_members
+from libs.cli.stack.processes import ProcessIdentity, identify, is_alive, send, session_members, signal_session
 from libs.cli.stack.state import ProcessRecord, StackState, State
 
 
@@ -55,7 +55,7 @@ class TestIdentity:
         assert not is_alive(stranger)
         assert session_members(stranger) == []
         assert not send(stranger, signal.SIGKILL)
-        kill_session(stranger)
+        signal_session(stranger, signal.SIGKILL)
         assert child.poll() is None
 
 
@@ -83,6 +83,8 @@ class TestSession:
         identity = identity_of(leader)
         assert set(session_members(identity)) == {leader.pid, member}
         leader.kill()
+        os.waitid(os.P_PID, leader.pid, os.WEXITED | os.WNOWAIT)
+        assert session_members(identity) == [member]  # the leader is a zombie now
         leader.wait()
         assert session_members(identity) == [member]
 
