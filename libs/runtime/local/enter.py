@@ -96,7 +96,7 @@ class Entered:
     stdout: int
     stderr: int
     anchor: Anchor
-    namespace: int | None
+    run: RunRecord
 
 
 def enter(
@@ -138,10 +138,9 @@ def enter(
             for fd in {*theirs, status_write}:
                 os.close(fd)
         on_failure.pop_all()
-    namespace = os.fstat(anchor.namespaces["pid"]).st_ino if not plain else None
     for fd in ours:
         os.set_blocking(fd, False)
-    return Entered(pid, os.pidfd_open(pid), status_read, stdin, stdout, stderr, anchor, namespace)
+    return Entered(pid, os.pidfd_open(pid), status_read, stdin, stdout, stderr, anchor, run)
 
 
 def _command(run: RunRecord, anchor: Anchor, workspace: Path, argv: list[str], *, tty: bool) -> list[str]:

@@ -13,25 +13,24 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from libs.runtime.local import cgroups as control_groups
-from libs.runtime.local import members
 from libs.runtime.local.cgroups import Cgroups
 from libs.runtime.local.environment import carrier_text, workspace_environment
 from libs.runtime.local.isolation import Isolation, find_program
 from libs.runtime.local.launcher import START_SECONDS, launch, shim_config
 from libs.runtime.local.layout import Layout, life_lock_held, take_life_lock
+from libs.runtime.local.members import Members, members_of
 from libs.runtime.local.network import NetworkPlan
 from libs.runtime.local.processes import (
     ProcessInfo,
     boot_id,
     is_alive,
+    open_pidfd,
     read_process,
-    send_signals,
     wait_for_exit,
     wait_until_gone,
 )
@@ -187,30 +186,20 @@ class Lifecycle:
         _forget(state)
 
     def _end_processes(self, state: Path, run: RunRecord, grace_seconds: float) -> None:
-        find = members.finder(state.name, run)
-
-        def others() -> list[ProcessInfo]:
-            return [info for info in find() if info.pid not in (run.init_pid, run.main_pid)]
-
-        if is_alive(run.init_pid, run.init_start):
-            _ask_to_end(others(), members.belongs(state.name, run))
-            wait_until_gone(others, grace_seconds)
-            init = read_process(run.init_pid)
-            if init is not None and init.start == run.init_start:
-                send_signals([init], [signal.SIGKILL], still=lambda _: True)
+        with members_of(state.name, run) as members:
+            asked = members.all_but_main()
+            _ask_to_end(members, asked)
+            wait_until_gone(members.all_but_main, grace_seconds if asked else 0)
+        _kill(run)
         wait_for_exit(run.init_pid, run.init_start, _SHIM_END_SECONDS)
-        self._kill_the_rest(state.name, run)
+        if run.isolation == Isolation.PLAIN:
+            # Without a PID namespace the end of the main process is not the end of the others.
+            with members_of(state.name, run) as members:
+                deadline = time.monotonic() + _SHIM_END_SECONDS
+                while (left := members.all()) and time.monotonic() < deadline:
+                    members.signal(left, signal.SIGKILL)
+                    wait_until_gone(members.all, 0.1)
         self._await_shim(state)
-
-    def _kill_the_rest(self, environment_id: str, run: RunRecord) -> None:
-        """Without a PID namespace the end of the main process is not the end of the others."""
-        if run.isolation != Isolation.PLAIN:
-            return
-        find = members.finder(environment_id, run)
-        deadline = time.monotonic() + _SHIM_END_SECONDS
-        while (left := find()) and time.monotonic() < deadline:
-            send_signals(left, [signal.SIGKILL], still=members.belongs(environment_id, run))
-            wait_until_gone(find, 0.1)
 
     def _await_shim(self, state: Path) -> None:
         """The shim ends by itself once its sandbox is gone; one that does not is ended."""
@@ -225,14 +214,22 @@ class Lifecycle:
             time.sleep(0.005)
 
 
-def _ask_to_end(processes: list[ProcessInfo], still: Callable[[int], bool]) -> None:
+def _ask_to_end(members: Members, processes: list[ProcessInfo]) -> None:
     """SIGTERM for all. Interactive shells ignore it, so a terminal's first process is also told that it hung up.
 
     Not SIGHUP for all: it would end a server that tidies up on SIGTERM before it could.
     """
-    shells = [info for info in processes if info.terminal and info.session == info.pid]
-    send_signals(processes, [signal.SIGTERM, signal.SIGCONT], still=still)
-    send_signals(shells, [signal.SIGHUP], still=still)
+    members.signal(processes, signal.SIGTERM, signal.SIGCONT)
+    members.signal([info for info in processes if info.terminal and info.session == info.pid], signal.SIGHUP)
+
+
+def _kill(run: RunRecord) -> None:
+    """End the init, and with it everything in its PID namespace."""
+    handle = open_pidfd(run.init_pid, run.init_start)
+    if handle is not None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+        os.close(handle)
 
 
 def _forget(state: Path) -> None:

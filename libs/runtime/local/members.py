@@ -1,53 +1,86 @@
-"""Which processes of this machine belong to a workspace."""
+"""Which processes belong to a workspace, and to one session in it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from signal import Signals
 
 from libs.runtime.local.isolation import Isolation
-from libs.runtime.local.processes import (
-    ProcessInfo,
-    all_pids,
-    is_alive,
-    members_of_namespace,
-    namespace_inode,
-    read_process,
-)
+from libs.runtime.local.processes import ProcessInfo, ProcessTable, innermost_pid, is_alive
 from libs.runtime.local.records import RunRecord
 
 
-def finder(environment_id: str, run: RunRecord) -> Callable[[], list[ProcessInfo]]:
-    """A function that lists the living processes of a run, its init included."""
-    if run.isolation != Isolation.PLAIN:
-        inode = namespace_inode(run.init_pid)
-        return lambda: [] if inode is None else members_of_namespace(inode)
-    mine = belongs(environment_id, run)
+class Members:
+    """The processes of one run. Get it from `members_of`."""
 
-    def find() -> list[ProcessInfo]:
-        found = (read_process(pid) for pid in all_pids() if mine(pid))
-        return [info for info in found if info is not None and info.state not in ("Z", "X")]
+    def __init__(self, environment_id: str, run: RunRecord, table: ProcessTable | None) -> None:
+        self._mark = f"DEVPOCKET_ENVIRONMENT_ID={environment_id}".encode()
+        self._run = run
+        self._table = table
 
-    return find
+    def all(self) -> list[ProcessInfo]:
+        """Everything that lives, the main process included."""
+        if self._table is None:
+            return []
+        return self._table.living(self._belongs)
+
+    def all_but_main(self) -> list[ProcessInfo]:
+        """Everything that lives but the processes that are the sandbox itself."""
+        main = {self.number_inside(self._run.init_pid), self.number_inside(self._run.main_pid)}
+        return [info for info in self.all() if info.pid not in main]
+
+    def session(self, leader: ProcessInfo) -> list[ProcessInfo]:
+        """What lives of a session whose first process was `leader`.
+
+        A session keeps its number as long as it has a member; so the number is only another's when a process
+        with another start leads it.
+        """
+        if self._table is None:
+            return []
+        now = self._table.read(leader.pid)
+        if now is not None and now.start != leader.start:
+            return []
+        return self._table.living(lambda info: info.session == leader.pid)
+
+    def signal(self, processes: list[ProcessInfo], *signals: Signals) -> None:
+        """Signal exactly these."""
+        if self._table is not None:
+            self._table.signal(processes, *signals)
+
+    def number_inside(self, host_pid: int) -> int:
+        """The pid that this run's table has for a process of the host; 0 when it is gone."""
+        return host_pid if self._run.isolation == Isolation.PLAIN else innermost_pid(host_pid)
+
+    def read(self, pid: int) -> ProcessInfo | None:
+        """One process by its number in this run's table."""
+        return self._table.read(pid) if self._table is not None else None
+
+    def _belongs(self, info: ProcessInfo) -> bool:
+        """In a sandbox everybody does. Without one: the workspace's own uid (as root), else the mark in the
+        environment that every process inherits, which is the best there is."""
+        if self._run.isolation != Isolation.PLAIN:
+            return True
+        if info.pid == self._run.init_pid:
+            return is_alive(self._run.init_pid, self._run.init_start)
+        if os.geteuid() == 0:
+            return _owner(info.pid) == self._run.uid
+        return self._mark in _environment(info.pid)
 
 
-def belongs(environment_id: str, run: RunRecord) -> Callable[[int], bool]:
-    """A test whether a pid is part of a run.
-
-    In a sandbox the PID namespace decides. Without one: the workspace's own uid (as root), else the mark in the
-    environment that every process inherits, which is the best there is.
-    """
-    if run.isolation != Isolation.PLAIN:
-        inode = namespace_inode(run.init_pid)
-        return lambda pid: inode is not None and namespace_inode(pid) == inode
-    mark = f"DEVPOCKET_ENVIRONMENT_ID={environment_id}".encode()
-
-    def mine(pid: int) -> bool:
-        if pid == run.init_pid:
-            return is_alive(run.init_pid, run.init_start)
-        return _owner(pid) == run.uid if os.geteuid() == 0 else mark in _environment(pid)
-
-    return mine
+@contextmanager
+def members_of(environment_id: str, run: RunRecord) -> Iterator[Members]:
+    """The processes of a run; none when it has ended."""
+    if run.isolation == Isolation.PLAIN:
+        table: ProcessTable | None = ProcessTable.of_host()
+    else:
+        table = ProcessTable.of_sandbox(run.init_pid, run.init_start)
+    try:
+        yield Members(environment_id, run, table)
+    finally:
+        if table is not None:
+            table.close()
 
 
 def _owner(pid: int) -> int | None:

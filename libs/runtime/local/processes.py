@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
@@ -11,10 +10,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_DEAD = ("Z", "X")
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """From /proc/<pid>/stat; times in clock ticks, `rss_bytes` in bytes; `terminal` is 0 without one."""
+    """From /proc/<pid>/stat; times in clock ticks, `rss_bytes` in bytes; `terminal` is 0 without one.
+
+    Pids and the session are numbers of the process table they were read from.
+    """
 
     pid: int
     state: str
@@ -26,18 +31,92 @@ class ProcessInfo:
     rss_bytes: int
 
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+class ProcessTable:
+    """One procfs: the host's, or that of a sandbox, which lists nothing but the sandbox's own processes.
+
+    Holds a descriptor; use it as a context manager.
+    """
+
+    def __init__(self, directory: int) -> None:
+        self._directory = directory
+
+    @classmethod
+    def of_host(cls) -> ProcessTable:
+        """Every process that this one can see."""
+        return cls(os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+
+    @classmethod
+    def of_sandbox(cls, init_pid: int, init_start: int) -> ProcessTable | None:
+        """The processes below a PID namespace's init; None when it is gone."""
+        try:
+            table = cls(os.open(f"/proc/{init_pid}/root/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        except OSError:
+            return None
+        # Still the same init after the open: then it was not a stranger's root, perhaps the host's.
+        if is_alive(init_pid, init_start):
+            return table
+        table.close()
+        return None
+
+    def __enter__(self) -> ProcessTable:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
+    def read(self, pid: int) -> ProcessInfo | None:
+        """What the kernel says of a pid, or None when there is no such process."""
+        return _read_stat(pid, f"{pid}/stat", self._directory)
+
+    def living(self, wanted: Callable[[ProcessInfo], bool] = lambda _: True) -> list[ProcessInfo]:
+        """All processes that run and are wanted."""
+        try:
+            pids = [int(name) for name in os.listdir(self._directory) if name.isdigit()]
+        except OSError:
+            return []
+        found = (self.read(pid) for pid in pids)
+        return [info for info in found if info is not None and info.state not in _DEAD and wanted(info)]
+
+    def signal(self, processes: Iterable[ProcessInfo], *signals: signal.Signals) -> None:
+        """Signal exactly these processes: an open /proc/<pid> is a handle that never means another one."""
+        for info in processes:
+            try:
+                handle = os.open(str(info.pid), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._directory)
+            except OSError:
+                continue
+            try:
+                now = _read_stat(info.pid, "stat", handle)
+                if now is not None and now.start == info.start:
+                    for number in signals:
+                        signal.pidfd_send_signal(handle, number)
+            except ProcessLookupError:
+                pass
+            finally:
+                os.close(handle)
 
 
 def read_process(pid: int) -> ProcessInfo | None:
-    """What the kernel says of a pid, or None when there is no such process."""
+    """What the kernel says of a pid of this namespace, or None when there is no such process."""
+    return _read_stat(pid, f"/proc/{pid}/stat", None)
+
+
+def _read_stat(pid: int, path: str, directory: int | None) -> ProcessInfo | None:
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
-    except (FileNotFoundError, ProcessLookupError):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            text = os.read(fd, 4096)
+        finally:
+            os.close(fd)
+        # The program's name, in parentheses, may hold anything, also spaces and parentheses.
+        rest = text[text.rindex(b")") + 2 :].split()
+    except (FileNotFoundError, ProcessLookupError, ValueError):
         return None
-    # The program's name, in parentheses, may hold anything, also spaces and parentheses.
-    rest = text[text.rindex(b")") + 2 :].split()
     return ProcessInfo(
         pid=pid,
         state=rest[0].decode(),
@@ -50,10 +129,19 @@ def read_process(pid: int) -> ProcessInfo | None:
     )
 
 
+def innermost_pid(pid: int) -> int:
+    """A process's number in its own PID namespace; 0 when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return next((int(line.split()[-1]) for line in text.splitlines() if line.startswith("NSpid:")), pid)
+
+
 def is_alive(pid: int, start: int) -> bool:
     """Whether this very process (pid and start time) still runs; a zombie does not."""
     info = read_process(pid) if pid > 0 else None
-    return info is not None and info.start == start and info.state not in ("Z", "X")
+    return info is not None and info.start == start and info.state not in _DEAD
 
 
 def boot_id() -> str:
@@ -86,51 +174,12 @@ def wait_for_exit(pid: int, start: int, timeout_seconds: float) -> bool:
         os.close(fd)
 
 
-def all_pids() -> list[int]:
-    """Every pid this process can see."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
-def namespace_inode(pid: int | str, kind: str = "pid") -> int | None:
-    """The number that names a process's namespace, or None when it is gone or not ours to see."""
-    try:
-        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
-    except OSError:
-        return None
-
-
-def members_of_namespace(inode: int) -> list[ProcessInfo]:
-    """Every living process inside a PID namespace, its init included."""
-    found = (read_process(pid) for pid in all_pids() if namespace_inode(pid) == inode)
-    return [info for info in found if info is not None and info.state not in ("Z", "X")]
-
-
-def send_signals(
-    processes: Iterable[ProcessInfo], signals: Iterable[signal.Signals], *, still: Callable[[int], bool]
-) -> None:
-    """Signal processes through handles; `still(pid)` is asked after the handle is taken, so no stranger is hit."""
-    numbers = tuple(signals)
-    for info in processes:
-        fd = open_pidfd(info.pid, info.start)
-        if fd is None:
-            continue
-        try:
-            if still(info.pid):
-                for number in numbers:
-                    with contextlib.suppress(ProcessLookupError):
-                        signal.pidfd_send_signal(fd, number)
-        finally:
-            os.close(fd)
-
-
 def wait_until_gone(find: Callable[[], list[ProcessInfo]], timeout_seconds: float) -> list[ProcessInfo]:
     """Block until `find` finds nothing; gives what is left when the time is up."""
-    deadline = time.monotonic() + timeout_seconds
-    while left := find():
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            break
-        wait_for_exit(left[0].pid, left[0].start, min(remaining, 0.05))
+    deadline, pause = time.monotonic() + timeout_seconds, 0.002
+    while (left := find()) and time.monotonic() < deadline:
+        time.sleep(pause)
+        pause = min(pause * 2, 0.05)
     return left
 
 
@@ -141,5 +190,5 @@ def children_of(pid: int) -> list[int]:
             return [int(child) for child in file.read().split()]
     except FileNotFoundError:
         # A kernel without CONFIG_PROC_CHILDREN (or no such process, then nothing has it as its parent).
-        infos = (read_process(other) for other in all_pids())
-        return [info.pid for info in infos if info is not None and info.parent == pid]
+        with ProcessTable.of_host() as table:
+            return [info.pid for info in table.living(lambda info: info.parent == pid)]

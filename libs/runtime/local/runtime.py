@@ -181,7 +181,8 @@ class LocalRuntime:
                 raise RuntimeUnavailableError(f"No process could be started: {error}", reason="ExecFailed") from error
 
         async def begin() -> LocalExecStream:
-            stream = LocalExecStream(await self._in_thread(start), self._in_thread, self._streams.discard)
+            entered = await self._in_thread(start)
+            stream = LocalExecStream(ref.environment_id, entered, self._in_thread, self._streams.discard)
             self._streams.add(stream)
             await stream.start()
             return stream

@@ -11,18 +11,13 @@ import select
 import signal
 import struct
 import termios
+import time
 from collections.abc import Awaitable, Callable
 
 from libs.runtime.local.enter import Entered
-from libs.runtime.local.processes import (
-    ProcessInfo,
-    all_pids,
-    children_of,
-    namespace_inode,
-    read_process,
-    send_signals,
-    wait_until_gone,
-)
+from libs.runtime.local.isolation import Isolation
+from libs.runtime.local.members import members_of
+from libs.runtime.local.processes import ProcessInfo, children_of, wait_until_gone
 from libs.runtime.local.streams import DescriptorReader, DescriptorWriter
 from libs.runtime.port import RuntimeUnavailableError, TerminalSize, WorkspaceNotRunningError
 
@@ -40,8 +35,13 @@ class LocalExecStream:
     """See `libs.runtime.port.ExecStream`. Make it with `start`."""
 
     def __init__(
-        self, entered: Entered, run_in_thread: RunInThread, on_close: Callable[[LocalExecStream], None]
+        self,
+        environment_id: str,
+        entered: Entered,
+        run_in_thread: RunInThread,
+        on_close: Callable[[LocalExecStream], None],
     ) -> None:
+        self._environment_id = environment_id
         self._entered = entered
         self._run = run_in_thread
         self._on_close = on_close
@@ -71,8 +71,10 @@ class LocalExecStream:
             self._loop.remove_reader(entered.status)
             os.close(entered.status)
         # On the host a sandboxed process is the child of the nsenter that waits for it.
-        child = entered.pid if entered.namespace is None else next(iter(children_of(entered.pid)), 0)
-        self._leader = read_process(child)
+        plain = entered.run.isolation == Isolation.PLAIN
+        child = entered.pid if plain else next(iter(children_of(entered.pid)), 0)
+        with members_of(self._environment_id, entered.run) as members:
+            self._leader = members.read(members.number_inside(child))
         if started:
             entered.anchor.release()
             return
@@ -179,7 +181,8 @@ class LocalExecStream:
                 os.close(fd)
         try:
             if self._leader is not None:
-                await self._run(self._end_session)
+                leader = self._leader
+                await self._run(lambda: self._end_session(leader))
             if self._entered.handle >= 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_KILL_SECONDS):
@@ -190,32 +193,18 @@ class LocalExecStream:
         finally:
             self._on_close(self)
 
-    def _end_session(self) -> None:
-        if not self._members():
-            return
-        send_signals(self._members(), (signal.SIGHUP, signal.SIGCONT), still=self._is_member)
-        left = wait_until_gone(self._members, _HANGUP_SECONDS)
-        for _ in range(20):
-            if not left:
-                return
-            send_signals(left, [signal.SIGKILL], still=self._is_member)
-            left = wait_until_gone(self._members, _KILL_SECONDS / 20)
+    def _end_session(self, leader: ProcessInfo) -> None:
+        with members_of(self._environment_id, self._entered.run) as members:
 
-    def _members(self) -> list[ProcessInfo]:
-        found = [info for pid in all_pids() if (info := read_process(pid)) is not None and info.state not in ("Z", "X")]
-        return [info for info in found if info.session == self._leader_pid() and self._is_member(info.pid)]
+            def left() -> list[ProcessInfo]:
+                return members.session(leader)
 
-    def _leader_pid(self) -> int:
-        return self._leader.pid if self._leader is not None else -1
-
-    def _is_member(self, pid: int) -> bool:
-        """Part of our session: its number is only another's when a process with another start time leads it."""
-        info, leader = read_process(pid), read_process(self._leader_pid())
-        if info is None or info.session != self._leader_pid():
-            return False
-        if leader is not None and self._leader is not None and leader.start != self._leader.start:
-            return False
-        return self._entered.namespace is None or namespace_inode(pid) == self._entered.namespace
+            members.signal(left(), signal.SIGHUP, signal.SIGCONT)
+            wait_until_gone(left, _HANGUP_SECONDS)
+            deadline = time.monotonic() + _KILL_SECONDS
+            while (stubborn := left()) and time.monotonic() < deadline:
+                members.signal(stubborn, signal.SIGKILL)
+                wait_until_gone(left, 0.1)
 
 
 def _settle_future(future: asyncio.Future[None]) -> None:

@@ -8,9 +8,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from libs.runtime.local import members
 from libs.runtime.local.cgroups import Cgroups, Usage
 from libs.runtime.local.environment import CLEAN_ENVIRONMENT
+from libs.runtime.local.members import members_of
 from libs.runtime.local.records import RunRecord
 from libs.runtime.port import WorkspaceStats
 
@@ -57,7 +57,8 @@ class StatsReader:
                 return self._groups.usage(run.cgroups)
             except OSError:
                 pass  # the group went with its sandbox, or was removed by hand
-        processes = members.finder(environment_id, run)()
+        with members_of(environment_id, run) as members:
+            processes = members.all()
         return Usage(
             sum(info.cpu_ticks for info in processes) * _NANOSECONDS_PER_TICK,
             sum(info.rss_bytes for info in processes),

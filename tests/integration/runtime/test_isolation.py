@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from libs.runtime.local.processes import all_pids
+from libs.runtime.local.processes import ProcessTable
 from libs.runtime.local.records import load_run
 from libs.runtime.local.runtime import LocalRuntime
 from tests.runtime_contract.workspaces import Workspaces, collect_logs, make_spec, opened, read_all, read_all_errors
@@ -39,9 +39,10 @@ def service_port() -> Iterator[int]:
 def command_lines() -> list[bytes]:
     """What everybody on this machine may read of every process."""
     found = []
-    for pid in all_pids():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            found.append(Path(f"/proc/{pid}/cmdline").read_bytes())
+    with ProcessTable.of_host() as table:
+        for info in table.living():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found.append(Path(f"/proc/{info.pid}/cmdline").read_bytes())
     return found
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -15,13 +16,21 @@ from typing import TypeVar
 import pytest
 
 from libs.runtime.local.isolation import IsolationPolicy
-from libs.runtime.local.processes import all_pids, boot_id, is_alive, namespace_inode, wait_for_exit
+from libs.runtime.local.processes import ProcessTable, boot_id, is_alive, wait_for_exit
 from libs.runtime.local.records import RUN_FILE, RunRecord, load_run
 from libs.runtime.local.runtime import LocalRuntime
 from libs.runtime.port import ObservedWorkspace, WorkspacePhase, WorkspaceRef, WorkspaceSpec
 from tests.runtime_contract.workspaces import Workspaces, make_spec, next_change, read_all
 
 _Found = TypeVar("_Found")
+
+
+def namespace_inode(pid: int, kind: str = "pid") -> int | None:
+    """The number that names a process's namespace."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
+    except OSError:
+        return None
 
 
 def run_of(runtime_dir: Path, ref: WorkspaceRef) -> RunRecord:
@@ -114,9 +123,9 @@ async def test_nothing_survives_a_killed_shim(runtime: LocalRuntime, workspaces:
     os.kill(run.shim_pid, signal.SIGKILL)
 
     async def nobody() -> bool:
-        return not [
-            pid for pid in all_pids() if inode == namespace_inode(pid) or network == namespace_inode(pid, "net")
-        ]
+        with ProcessTable.of_host() as table:
+            pids = [info.pid for info in table.living()]
+        return not [pid for pid in pids if inode == namespace_inode(pid) or network == namespace_inode(pid, "net")]
 
     await eventually(nobody)
     await runtime.stop(ref)
@@ -324,3 +333,20 @@ async def test_watch_sees_what_another_process_started(
         run = run_of(runtime_dir, spec.ref)
         os.kill(run.main_pid, signal.SIGKILL)
         assert (await next_change(changes, spec.ref)).phase is WorkspacePhase.FAILED
+
+
+async def test_a_sandbox_whose_directory_was_removed_ends_by_itself(runtime: LocalRuntime, runtime_dir: Path) -> None:
+    other = LocalRuntime(runtime_dir / "doomed", IsolationPolicy.REQUIRE)
+    await other.open()
+    spec = make_spec()
+    await other.ensure(spec)
+    run = run_of(runtime_dir / "doomed", spec.ref)
+    await asyncio.to_thread(shutil.rmtree, runtime_dir / "doomed")
+
+    assert await asyncio.to_thread(wait_for_exit, run.init_pid, run.init_start, 30)
+
+    async def nothing_left() -> bool:
+        return not any(path.exists() for path in map(Path, [f"/proc/{run.shim_pid}", *run.cgroups]))
+
+    await eventually(nothing_left)
+    await other.close()

@@ -4,15 +4,17 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from libs.runtime.local.processes import (
+    ProcessTable,
     children_of,
+    innermost_pid,
     is_alive,
     open_pidfd,
     read_process,
-    send_signals,
     wait_for_exit,
     wait_until_gone,
 )
@@ -56,13 +58,25 @@ def test_a_zombie_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
     assert read_process(sleeper.pid) is None
 
 
-def test_signals_only_reach_those_who_still_belong(sleeper: subprocess.Popen[bytes]) -> None:
-    info = read_process(sleeper.pid)
-    assert info is not None
-    send_signals([info], [signal.SIGKILL], still=lambda _: False)
-    assert not wait_for_exit(sleeper.pid, info.start, 0.05)
-    send_signals([info], [signal.SIGKILL], still=lambda _: True)
-    assert wait_for_exit(sleeper.pid, info.start, 5)
+def test_signals_only_reach_the_very_process(sleeper: subprocess.Popen[bytes]) -> None:
+    with ProcessTable.of_host() as table:
+        info = table.read(sleeper.pid)
+        assert info is not None
+        table.signal([replace(info, start=info.start + 1)], signal.SIGKILL)
+        assert not wait_for_exit(sleeper.pid, info.start, 0.05)
+        table.signal([info], signal.SIGKILL)
+        assert wait_for_exit(sleeper.pid, info.start, 5)
+        sleeper.wait()
+        table.signal([info], signal.SIGKILL)
+
+
+def test_the_hosts_table_is_no_sandbox() -> None:
+    """Asked for a process that is gone, the table of whoever has the number now must not come back."""
+    me = read_process(os.getpid())
+    assert me is not None
+    assert ProcessTable.of_sandbox(me.pid, me.start + 1) is None
+    assert innermost_pid(me.pid) > 0
+    assert innermost_pid(2**22 + 1) == 0
 
 
 def test_waiting_gives_what_is_left(sleeper: subprocess.Popen[bytes]) -> None:

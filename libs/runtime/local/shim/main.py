@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _LIFE_LOCK = 3
 _CONTROL = 3  # inside the sandbox: what the main process reports
+_ORPHAN_CHECK_MILLISECONDS = 10_000
 _GO = 4  # inside the sandbox: the startup command waits for this
 
 
@@ -153,7 +154,11 @@ class Shim:
         if self.memory.fd >= 0:
             poll.register(self.memory.fd, select.POLLPRI if self.memory.by_priority else select.POLLIN)
         while True:
-            for fd, _ in poll.poll(self.memory.patience_milliseconds):
+            ready = poll.poll(self.memory.patience_milliseconds or _ORPHAN_CHECK_MILLISECONDS)
+            if not ready and not os.path.isdir(self.config["state"]):
+                # Somebody removed the runtime's directory: nobody can ever find and stop this sandbox.
+                return _abandon(self)
+            for fd, _ in ready:
                 if fd == handle:
                     return _exit_code(self.child)
                 if fd == self.memory.fd:
@@ -210,7 +215,10 @@ class Shim:
         self._drain()
         self._note_oom()
         reason, message = explain(code, self.memory.kills)
-        self._record("exit", {"code": code, "reason": reason, "message": message, "at": time.time()})
+        try:
+            self._record("exit", {"code": code, "reason": reason, "message": message, "at": time.time()})
+        except OSError:  # a full disk, or the directory is gone: what is left must still be given back
+            pass
         self.log.say("The environment was stopped." if _stopped(self.config) else message)
         if self.network is not None:
             self.network.stop()
