@@ -1,10 +1,14 @@
 """Sessions that are dead before their tokens expire.
 
-Every process holds the set in memory, because looking it up must cost nothing. It learns of a revocation in two ways:
-at once from the event `devpocket.user.<id>.sessions_revoked` (a plain subscription, so that every replica gets it), and
-from a sorted set in Redis (session id by expiry), read at start and every REFRESH_INTERVAL_S. So a revocation is
-known everywhere within milliseconds while NATS works, within REFRESH_INTERVAL_S while only Redis works, and while both
-are away a token of a revoked session is accepted no longer than its own life (ACCESS_TOKEN_EXPIRE_MINUTES).
+Every process holds the set in memory, because looking it up must cost nothing. It learns of a revocation in three ways:
+
+- at once, over a Redis channel. Each process confirms what it heard, and `store` waits for them: when a logout is
+  answered, no process accepts the session any more. A process that hangs delays the answer by CONFIRM_WITHIN_S at most.
+- from the event `devpocket.user.<id>.sessions_revoked`, a plain subscription: it carries them while Redis is away.
+- from a sorted set in Redis (session id by expiry), read at start, after every reconnect and every REFRESH_INTERVAL_S.
+
+So a dead session comes back to life nowhere for longer than REFRESH_INTERVAL_S while Redis works. While Redis and NATS
+are both away a token of a revoked session is accepted no longer than its own life (ACCESS_TOKEN_EXPIRE_MINUTES).
 """
 
 from __future__ import annotations
@@ -18,11 +22,17 @@ import structlog
 from redis.asyncio import Redis
 
 from libs.common.contracts.events import Event, UserSessionsRevoked
+from libs.common.ids import new_id
 from libs.common.redis import UNAVAILABLE_ERRORS
 
 REFRESH_INTERVAL_S = 5.0
+CONFIRM_WITHIN_S = 0.8
 SUBJECT = "devpocket.user.*.sessions_revoked"
 _KEY = "devpocket:revoked_sessions"
+_CHANNEL = "devpocket:revocations"
+_CONFIRMATIONS = "devpocket:revocation_confirmed:"
+_CONFIRMATIONS_LIVE_S = 10
+_LISTEN_AGAIN_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +44,7 @@ class Revocations:
         self._redis = redis
         self._token_life_s = token_life_s
         self._dead: dict[str, float] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[Callable[[str], None]] = []
 
     def is_revoked(self, session_id: str) -> bool:
@@ -55,15 +65,31 @@ class Revocations:
                     listener(session_id)
 
     async def store(self, session_ids: Iterable[str]) -> None:
-        """Remember here and in Redis, for processes that start later. With Redis away the event alone carries it."""
+        """Remember here and in Redis, and return once every process has confirmed, or the time for that is over.
+
+        With Redis away the event alone carries the revocation.
+        """
         ids = list(session_ids)
+        if not ids:
+            return
         self.add(ids)
         until = time.time() + self._token_life_s
         try:
             await self._redis.zadd(_KEY, dict.fromkeys(ids, until))
             await self._redis.zremrangebyscore(_KEY, "-inf", time.time())
+            await self._announce(ids)
         except UNAVAILABLE_ERRORS as error:
             log.warning("revocation not stored in redis, carried by the event only", error=repr(error))
+
+    async def _announce(self, session_ids: list[str]) -> None:
+        announcement = new_id()
+        listening = await self._redis.publish(_CHANNEL, json.dumps({"id": announcement, "sessions": session_ids}))
+        try:
+            async with asyncio.timeout(CONFIRM_WITHIN_S):
+                for _ in range(listening):
+                    await self._redis.blpop([_CONFIRMATIONS + announcement], timeout=CONFIRM_WITHIN_S)
+        except TimeoutError:
+            log.warning("a process has not confirmed a revocation in time", listening=listening)
 
     async def load(self) -> None:
         """Read what Redis knows and forget what has expired. Raises one of libs.common.redis.UNAVAILABLE_ERRORS."""
@@ -85,13 +111,14 @@ class Revocations:
 
     async def start(self) -> None:
         """Keep the set fresh until `stop`."""
-        self._task = asyncio.create_task(self._refresh_forever())
+        self._tasks = [asyncio.create_task(self._refresh_forever()), asyncio.create_task(self._listen_forever())]
 
     async def stop(self) -> None:
-        """Stop refreshing."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Stop listening and refreshing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
 
     async def _refresh_forever(self) -> None:
         while True:
@@ -100,3 +127,30 @@ class Revocations:
                 await self.load()
             except UNAVAILABLE_ERRORS as error:
                 log.warning("revocations not refreshed from redis", error=repr(error))
+
+    async def _listen_forever(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except UNAVAILABLE_ERRORS as error:
+                log.warning("revocations not heard from redis", error=repr(error))
+            await asyncio.sleep(_LISTEN_AGAIN_S)
+
+    async def _listen(self) -> None:
+        async with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+            await channel.subscribe(_CHANNEL)
+            # What was announced while nobody listened here.
+            await self.load()
+            while True:
+                message = await channel.get_message(timeout=REFRESH_INTERVAL_S)
+                if message is not None:
+                    await self._heard(message["data"])
+
+    async def _heard(self, text: str) -> None:
+        announcement = json.loads(text)
+        self.add(announcement["sessions"])
+        confirmations = _CONFIRMATIONS + announcement["id"]
+        async with self._redis.pipeline(transaction=False) as pipe:
+            pipe.rpush(confirmations, 1)
+            pipe.expire(confirmations, _CONFIRMATIONS_LIVE_S)
+            await pipe.execute()

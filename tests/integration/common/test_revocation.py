@@ -1,0 +1,91 @@
+"""A revocation is known everywhere when it is answered, on a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from libs.common.ids import new_id
+from libs.common.redis import connect
+from libs.common.security.revocation import CONFIRM_WITHIN_S, Revocations
+from libs.common.settings import CommonSettings
+from tests.support.servers import LocalServer, redis_server
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[LocalServer]:
+    """A Redis that may be stopped."""
+    running = redis_server(tmp_path)
+    running.start()
+    yield running
+    running.stop()
+
+
+def client(server: LocalServer) -> Redis:
+    return connect(CommonSettings(_env_file=None, redis_url=f"redis://127.0.0.1:{server.port}/0"))
+
+
+@asynccontextmanager
+async def listening(server: LocalServer, *, count: int) -> AsyncIterator[list[Revocations]]:
+    redis = client(server)
+    processes = [Revocations(redis, token_life_s=60.0) for _ in range(count)]
+    for process in processes:
+        await process.start()
+    while dict(await redis.pubsub_numsub("devpocket:revocations"))["devpocket:revocations"] < count:
+        await processes[0].load()
+    yield processes
+    for process in processes:
+        await process.stop()
+    await redis.aclose()
+
+
+async def test_every_process_knows_when_store_returns(server: LocalServer) -> None:
+    async with listening(server, count=4) as processes:
+        for _ in range(50):
+            session_id = new_id()
+            await processes[0].store([session_id])
+            assert all(process.is_revoked(session_id) for process in processes)
+
+
+async def test_a_process_that_starts_later_learns_it_from_the_set(server: LocalServer) -> None:
+    async with listening(server, count=1) as (early,):
+        await early.store(["s1"])
+    late = Revocations(client(server), token_life_s=60.0)
+    await late.load()
+    assert late.is_revoked("s1")
+
+
+async def test_an_expired_revocation_is_forgotten(server: LocalServer) -> None:
+    short = Revocations(client(server), token_life_s=-1.0)
+    await short.store(["s1"])
+    await short.load()
+    assert not short.is_revoked("s1")
+
+
+async def test_a_process_that_does_not_confirm_delays_the_answer_and_no_more(server: LocalServer) -> None:
+    redis = client(server)
+    async with redis.pubsub() as silent:
+        await silent.subscribe("devpocket:revocations")
+        async with listening(server, count=1) as (process,):
+            await process.store(["s1"])
+            assert process.is_revoked("s1")
+    assert CONFIRM_WITHIN_S < 1.0
+    await redis.aclose()
+
+
+async def test_without_redis_it_is_remembered_here_and_listeners_come_back(server: LocalServer) -> None:
+    async with listening(server, count=2) as (one, two):
+        server.kill()
+        await one.store(["s1"])
+        assert one.is_revoked("s1")
+        server.start()
+        redis = client(server)
+        while dict(await redis.pubsub_numsub("devpocket:revocations"))["devpocket:revocations"] < 2:
+            await redis.ping()
+        await one.store(["s2"])
+        assert two.is_revoked("s2")
+        await redis.aclose()
