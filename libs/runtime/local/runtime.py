@@ -43,6 +43,7 @@ from libs.runtime.port import (
 log = logging.getLogger(__name__)
 
 _THREADS = 32
+_STOP_THREADS = 256
 _Result = TypeVar("_Result")
 # The loop itself keeps only weak references to tasks.
 _closing: set[asyncio.Future[None]] = set()
@@ -213,8 +214,20 @@ class LocalRuntime:
 
     async def stop_all(self, grace_seconds: float = 5.0) -> None:
         """Stop every workspace of this directory at once; volumes stay. For the end of the whole stack."""
-        running = [observed for observed in await self.list() if observed.phase is not WorkspacePhase.STOPPED]
-        await asyncio.gather(*(self.stop(observed.ref, grace_seconds=grace_seconds) for observed in running))
+        lifecycle = self._need().lifecycle
+        running = [observed.ref for observed in await self.list() if observed.phase is not WorkspacePhase.STOPPED]
+        if not running:
+            return
+        # One thread each: those that do not listen share one grace instead of queueing for it.
+        threads = ThreadPoolExecutor(min(len(running), _STOP_THREADS), thread_name_prefix="local-stop")
+        loop = asyncio.get_running_loop()
+        stops = [loop.run_in_executor(threads, lifecycle.stop, ref.environment_id, grace_seconds) for ref in running]
+        threads.shutdown(wait=False)
+        results = await asyncio.gather(*stops, return_exceptions=True)
+        self._poke()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def leftovers(self) -> Sequence[int]:
         """Pids of shims and sandboxes of this directory that live now; empty after `stop_all`."""
