@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from pathlib import Path
@@ -137,7 +138,10 @@ class TestEnvironments:
         problem(await alice.http.patch(f"/api/v1/users/{alice.account['id']}", json={"subscription_plan": "pro"}), 403)
         answer = await admin.http.patch(f"/api/v1/users/{alice.account['id']}", json={"subscription_plan": "starter"})
         assert answer.status_code == 200
-        await alice.create("two")
+        # The plan travels to the quota by an event.
+        async with asyncio.timeout(10):
+            while (await alice.http.post("/api/v1/environments", json={"name": "two"})).status_code != 201:
+                await asyncio.sleep(0.02)
         listed = await alice.http.get("/api/v1/environments?limit=1")
         assert len(listed.json()) == 1
         assert 'rel="next"' in listed.headers["link"]
