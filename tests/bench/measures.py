@@ -19,6 +19,7 @@ from tests.bench.terminals import Terminal
 
 _RUNNING_TIMEOUT_S = 60.0
 _FLOOD_TIMEOUT_S = 40.0
+_ECHO_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,9 @@ async def echo(terminal: Terminal, keystrokes: int) -> list[float]:
     for _ in range(keystrokes):
         started = time.perf_counter()
         await terminal.send(b"x")
-        seen = b""
-        while b"x" not in seen:
-            seen += await terminal.receive()
+        async with asyncio.timeout(_ECHO_TIMEOUT_S):
+            while b"x" not in await terminal.receive():
+                continue
         samples.append((time.perf_counter() - started) * 1000)
     await terminal.send(b"\x03")
     await _quiet(terminal)
