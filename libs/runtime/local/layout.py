@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -27,6 +28,8 @@ from libs.runtime.port import RuntimeUnavailableError, WorkspaceRejectedError
 
 _ENVIRONMENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _LOCK_POLL_SECONDS = 0.01
+# Outlives a restart of the machine, unlike /tmp.
+_SHARED_PLACE = Path("/var/tmp")  # noqa: S108 - who owns the directory in it is checked
 # struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, pid.
 _FLOCK = "hhqqi4x"
 
@@ -70,15 +73,28 @@ class Layout:
                 f"LOCAL_RUNTIME_DIR {self.root} cannot be prepared: {error.strerror}. Name one this user may write."
             ) from error
 
-    def check_passable(self) -> None:
-        """Raises RuntimeUnavailableError unless other users can reach a volume by its path."""
-        closed = [path for path in (self.workspaces, *self.workspaces.parents) if not path.stat().st_mode & 0o001]
-        if closed:
+    def reachable_by_others(self) -> Layout:
+        """This layout, or one in a shared place when directories above it are closed to other users.
+
+        Without sandboxes, workspaces run as users of their own, who have to reach their volume by its path. The other
+        place depends on this one alone, so that every process finds the same. Raises RuntimeUnavailableError when
+        somebody else was there first.
+        """
+        above = [path for path in self.root.parents if path.exists()]
+        if all(path.stat().st_mode & 0o001 for path in above):
+            return self
+        shared = _SHARED_PLACE / f"devpocket-{self.digest}"
+        if shared.is_symlink() or (shared.exists() and shared.stat().st_uid != os.geteuid()):
             raise RuntimeUnavailableError(
-                f"Without sandboxes, workspaces run as users of their own, who cannot pass through {closed[-1]}. "
-                "Set LOCAL_RUNTIME_DIR to a directory below ones that everybody may pass (chmod o+x).",
-                reason="DirectoryClosed",
+                f"{shared} belongs to another user. Set LOCAL_RUNTIME_DIR to a directory that everybody may pass.",
+                reason="DirectoryTaken",
             )
+        return Layout(shared)
+
+    @property
+    def digest(self) -> str:
+        """A short name for this root."""
+        return hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
 
     def workspace(self, environment_id: str) -> Path:
         """The volume's directory."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -72,7 +71,6 @@ class LocalRuntime:
         self._opened = await self._in_thread(self._open)
 
     def _open(self) -> _Opened:
-        self._layout.create()
         probe = probe_isolation(self._policy)
         groups, network = detect(), plan_network(probe.isolation)
         if probe.isolation is Isolation.PLAIN:
@@ -81,12 +79,13 @@ class LocalRuntime:
                 probe.problem,
             )
             if os.geteuid() == 0:
-                self._layout.check_passable()
+                self._layout = self._layout.reachable_by_others()
+                log.warning("Workspaces are kept in %s.", self._layout.workspaces)
+        self._layout.create()
         for missing in (network.problem, None if groups else "cgroups cannot be written: limits are per process only."):
             if missing:
                 log.warning("%s", missing)
-        digest = hashlib.sha256(str(self._layout.root).encode()).hexdigest()[:8]
-        machine = Machine(probe.isolation, groups, network, f"devpocket-{digest}")
+        machine = Machine(probe.isolation, groups, network, f"devpocket-{self._layout.digest}")
         self._collect_trash()
         return _Opened(Lifecycle(self._layout, machine), StatsReader(groups))
 

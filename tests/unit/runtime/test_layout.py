@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -127,9 +128,27 @@ def test_the_life_lock_passes_on_and_ends_with_its_last_holder(tmp_path: Path) -
     os.close(write_end)
 
 
-def test_closed_parents_are_named(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o700)
-    layout = Layout(tmp_path / "closed" / "runtime")
-    layout.create()
-    with pytest.raises(RuntimeUnavailableError, match="cannot pass through"):
-        layout.check_passable()
+class TestReachableByOthers:
+    def test_an_open_place_is_kept(self) -> None:
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+            os.chmod(folder, 0o711)
+            layout = Layout(Path(folder) / "runtime")
+            assert layout.reachable_by_others() is layout
+
+    def test_a_closed_one_is_left_for_the_same_shared_one_each_time(self, tmp_path: Path) -> None:
+        (tmp_path / "closed").mkdir(mode=0o700)
+        layout = Layout(tmp_path / "closed" / "runtime")
+        found = layout.reachable_by_others()
+        assert found.root == Path("/var/tmp") / f"devpocket-{layout.digest}"
+        assert Layout(tmp_path / "closed" / "runtime").reachable_by_others().root == found.root
+
+    def test_a_place_that_somebody_prepared_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "closed").mkdir(mode=0o700)
+        layout = Layout(tmp_path / "closed" / "runtime")
+        prepared = layout.reachable_by_others().root
+        prepared.symlink_to(tmp_path)
+        try:
+            with pytest.raises(RuntimeUnavailableError, match="belongs to another user"):
+                layout.reachable_by_others()
+        finally:
+            prepared.unlink()
