@@ -67,6 +67,10 @@ class Anchor:
     def _open_namespaces(self, run: RunRecord) -> None:
         for kind, option in _NAMESPACES.items():
             self.namespaces[option] = os.open(f"/proc/{run.init_pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+        # Joining a mount namespace leads to its topmost root. That is the sandbox's own only when the services
+        # themselves run at the top: inside a chroot it would be the machine's.
+        root = os.open(f"/proc/{run.init_pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.namespaces["root"] = root
         if run.isolation == Isolation.USER_NAMESPACE:
             # bwrap nests two user namespaces: the outer owns the mounts, the inner is where the user lives.
             self.namespaces["user"] = fcntl.ioctl(self.namespaces["mount"], _NS_GET_USERNS)
