@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 
@@ -323,8 +324,9 @@ async def test_a_cancelled_exec_leaves_nothing(runtime: Driver, workspaces: Work
         starting = asyncio.ensure_future(runtime.exec(ref, ["sleep", "4545"]))
         await asyncio.sleep(delay)
         starting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await starting
+        # On a fast machine it may have been through before it was cancelled.
+        with contextlib.suppress(asyncio.CancelledError):
+            await (await starting).close()
     async with asyncio.timeout(10):
         while await count_processes(workspaces, ref, "4545"):
             pass
