@@ -157,6 +157,8 @@ def _command(run: RunRecord, anchor: Anchor, workspace: Path, argv: list[str], *
     into: list[str] = []
     if anchor.namespaces:
         handles = [f"--{name}=/proc/{os.getpid()}/fd/{fd}" for name, fd in anchor.namespaces.items()]
+        # Told to change the root alone, nsenter would return to the namespace's topmost root, see above.
+        handles.append(f"--wd=/proc/{os.getpid()}/fd/{anchor.namespaces['root']}")
         into = [find_program("nsenter") or "nsenter", *handles]
         if anchor.inner_user >= 0:
             into += ["--preserve-credentials", "--", "nsenter", "--user=/proc/self/fd/4", "--preserve-credentials"]
