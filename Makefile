@@ -38,7 +38,7 @@ format: bootstrap ## Format the code, fix what can be fixed
 bench: bootstrap ## Measure create-to-running, requests per second, terminal echo and flood
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
-contracts: bootstrap ## Write docs/openapi.json from the code
+contracts: bootstrap ## Write docs/openapi.json and docs/asyncapi.json from the code
 	@exec $(BIN)/python deploy/scripts/contracts.py
 
 clean: ## Remove .venv and caches; the data in .devpocket stays

@@ -16,10 +16,12 @@ import structlog
 from opentelemetry import propagate, trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from libs.common.settings import CommonSettings
 
 _SECRET_WORDS = ("password", "secret", "token", "authorization", "ticket", "api_key")
+_TRACE_CONTEXT = TraceContextTextMapPropagator()
 _NOISY_LOGGERS = ("uvicorn.access", "httpx", "httpcore", "pymongo", "nats")
 
 
@@ -45,7 +47,9 @@ def _configure_logging(service: str, settings: CommonSettings, stream: TextIO) -
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
     else:
-        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty())
+        # The default shows the values of all local variables: they hold tokens, and rendering them takes seconds.
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -120,3 +124,15 @@ def continued_trace(name: str, headers: Mapping[str, str]) -> Iterator[None]:
     """A span below the one whose `trace_headers` were kept: for work that goes on after its message is handled."""
     with tracer().start_as_current_span(name, context=propagate.extract(headers)):
         yield
+
+
+@contextmanager
+def handling(event_type: str, correlation_id: str | None, headers: Mapping[str, str]) -> Iterator[None]:
+    """A span below the one that published the event; logs within carry the correlation id."""
+    parent = _TRACE_CONTEXT.extract(headers) if "traceparent" in headers else None
+    tokens = structlog.contextvars.bind_contextvars(correlation_id=correlation_id, event_type=event_type)
+    try:
+        with tracer().start_as_current_span(f"handle {event_type}", context=parent):
+            yield
+    finally:
+        structlog.contextvars.reset_contextvars(**tokens)

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from pymongo.errors import DuplicateKeyError
 
-from libs.common.contracts.events import Event
+from libs.common.contracts.events import Event, UserState
 from libs.common.contracts.identity import Plan
 from libs.common.messaging.outbox import PENDING, Outbox, OutboxRelay, pending
 from libs.common.mongo import UNAVAILABLE_ERRORS, Collection, Database, Document
@@ -96,6 +96,21 @@ class MongoUsers:
     async def _one(self, conditions: Document) -> User | None:
         document = await self._users.find_one(conditions, {PENDING: 0})
         return _user(document) if document is not None else None
+
+
+async def recall_user(users: Collection, state: UserState) -> None:
+    """Keep what an event says of an account, unless a newer one was there: for a replay, which knows nothing else."""
+    values = {
+        "username": state.username,
+        "plan": state.plan.value,
+        "is_active": state.is_active,
+        "is_verified": state.is_verified,
+        "version": state.version,
+    }
+    try:
+        await users.update_one({"_id": state.user_id, "version": {"$lt": state.version}}, {"$set": values}, upsert=True)
+    except DuplicateKeyError:
+        return
 
 
 class MongoSessions:

@@ -153,24 +153,31 @@ def edit(environment: Environment, wanted: Edit, now: datetime) -> Change:
 
 
 def observe(environment: Environment, seen: Observation, now: datetime) -> Change:
-    """What a report does: nothing when it is about another wish, or older than one already applied."""
+    """What a report does: nothing to the status when it is about another wish, or older than one already applied.
+
+    The first running workspace completes the installation, whichever wish it was for and however late we hear of it.
+    """
+    installed = environment.installation_completed or seen.report is Report.RUNNING
     stale = seen.generation != environment.generation or seen.sequence <= environment.report_sequence
     if stale or not environment.is_live:
-        return Change(environment, environment)
-    heard = replace(environment, report_sequence=seen.sequence, version=environment.version + 1)
+        if installed == environment.installation_completed:
+            return Change(environment, environment)
+        return Change(
+            environment, replace(environment, installation_completed=installed, version=environment.version + 1)
+        )
+    heard = replace(
+        environment,
+        report_sequence=seen.sequence,
+        version=environment.version + 1,
+        installation_completed=installed,
+    )
     target = TRANSITIONS.get((environment.status, seen.report))
     if target is None or FULFILS.get(seen.report, environment.desired) is not environment.desired:
         return Change(environment, heard)
     reason = failure_sentence(seen.reason, seen.message) if seen.report is Report.FAILED else None
     if (target, reason) == (environment.status, environment.status_reason):
         return Change(environment, heard)
-    after = replace(
-        heard,
-        status=target,
-        status_reason=reason,
-        updated_at=now,
-        installation_completed=environment.installation_completed or target is RUNNING,
-    )
+    after = replace(heard, status=target, status_reason=reason, updated_at=now)
     if target is TERMINATED:
         after = replace(after, slot=None, deleted_at=now)
     return Change(environment, after, (_status_changed(environment, after),))

@@ -12,9 +12,10 @@ from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
 from services.envs.api import ROUTERS
 from services.envs.deps import build
-from services.envs.events.history import StreamHistory
+from services.envs.events.history import StreamHistory, reachable
 from services.envs.events.live import LiveFeed
-from services.envs.events.subscribers import subscribe
+from services.envs.events.subscribers import subscriptions
+from services.envs.events.usage import subscribe_usage
 from services.envs.settings import EnvsSettings
 from services.envs.termination import on_termination
 
@@ -27,7 +28,9 @@ def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None =
     platform = Platform(settings, SERVICE, keys=keys)
     use_cases = build(settings, platform.database, platform.outbox)
     live = LiveFeed(platform.bus)
-    subscribe(platform.bus, use_cases.reports, use_cases.accounts, use_cases.usage)
+    for subscription in subscriptions(use_cases.reports, use_cases.accounts):
+        platform.bus.subscribe(subscription)
+    subscribe_usage(platform.bus, use_cases.usage)
     platform.revocations.on_revoked(live.close_session)
 
     @asynccontextmanager
@@ -42,5 +45,6 @@ def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None =
     app.state.templates = use_cases.templates
     app.state.usage = use_cases.usage
     app.state.history = StreamHistory(platform.bus)
+    app.state.jetstream = reachable(platform.bus)
     app.state.live = live
     return app

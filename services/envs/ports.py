@@ -49,7 +49,7 @@ class EnvironmentStore(Protocol):
         ...
 
     async def touch(self, environment_id: str, at: datetime) -> None:
-        """Somebody worked in it; does not touch its version."""
+        """Somebody worked in it, a terminated one too; keeps the latest time, does not touch its version."""
         ...
 
     async def count_by_template(self, names: Sequence[str]) -> dict[str, int]:
@@ -150,8 +150,11 @@ class LiveStream(Protocol):
 class LiveEvents(Protocol):
     """The event stream as it grows."""
 
-    def open(self, *, user_id: str, session_id: str, sees_all: bool, after: int | None) -> LiveStream:
-        """Listen, beginning with what came after the sequence `after`. Raises TooManyStreamsError."""
+    async def open(self, *, user_id: str, session_id: str, sees_all: bool, after: int | None) -> LiveStream:
+        """Listen, beginning with what came after the sequence `after`; what cannot be delivered any more is a Gap.
+
+        Raises TooManyStreamsError or UnavailableError.
+        """
         ...
 
 

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from nats.js.errors import NotFoundError
 
-from libs.common.contracts.events import EnvironmentStatusChanged, EnvironmentWish, Event
+from libs.common.contracts.events import EnvironmentStatusChanged, EnvironmentWish
 from libs.common.contracts.telemetry import UsageSample, usage_subject
 from libs.common.errors import PermanentError
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM
+from libs.common.messaging.subscriptions import Delivery, Subscription
 from services.orchestrator.service.wishes import Wishes
 
 
-def subscribe(bus: Bus, wishes: Wishes) -> None:
+def subscriptions(wishes: Wishes) -> list[Subscription]:
     """Hear what users want of their environments."""
 
-    async def on_environment(event: Event) -> None:
-        data = event.payload()
+    async def on_environment(delivery: Delivery) -> None:
+        data = delivery.data
         if isinstance(data, EnvironmentStatusChanged):
             return
         if not isinstance(data, EnvironmentWish):
-            raise PermanentError(f"{event.type} is no wish")
-        if data.environment_id != event.subject:
-            raise PermanentError(f"the envelope is about {event.subject}, the data about {data.environment_id}")
+            raise PermanentError(f"{delivery.event.type} is no wish")
         await wishes.accept(data)
 
-    bus.durable("environments", "devpocket.env.*.*")(on_environment)
+    return [Subscription("environments", "devpocket.env.*.*", on_environment)]
 
 
 class NatsUsage:

@@ -18,7 +18,7 @@ from libs.runtime.factory import create_workspace_runtime
 from libs.runtime.port import WorkspaceRuntime
 from services.orchestrator import api
 from services.orchestrator.domain.model import Limits
-from services.orchestrator.events import NatsUsage, StreamHistory, subscribe
+from services.orchestrator.events import NatsUsage, StreamHistory, subscriptions
 from services.orchestrator.repository import COLLECTION, SERVICE, MongoEnvironments
 from services.orchestrator.service.dispatch import Dispatcher, Pace
 from services.orchestrator.service.orphans import OrphanCollector
@@ -89,7 +89,8 @@ class Orchestrator:
             interval_s=settings.orphan_scan_interval_seconds,
             grace_s=settings.orphan_grace_seconds,
         )
-        subscribe(platform.bus, Wishes(self.store, self.dispatcher.wished, utc_now))
+        for subscription in subscriptions(Wishes(self.store, self.dispatcher.wished, utc_now)):
+            platform.bus.subscribe(subscription)
 
     async def start(self) -> None:
         """Begin to work; the connections are there."""

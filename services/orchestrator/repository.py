@@ -134,6 +134,13 @@ class MongoEnvironments:
         result = await self._collection.update_one(query, {"$set": {"sampled_at": now}})
         return result.modified_count == 1
 
+    async def recall(self, environment_id: str, reported: Reported) -> None:
+        """Take back a report that was published, for a replay: it is the last one said."""
+        values: Document = {"observed": _reported_document(reported)}
+        if reported.said is Said.DELETED:
+            values["spec.variables_sealed"] = None
+        await self._collection.update_one({"_id": environment_id}, {"$set": values})
+
     def _change_update(self, change: Change, now: datetime, runtime: str) -> Document:
         environment = change.environment
         values: Document = {

@@ -9,6 +9,7 @@ from nats.aio.msg import Msg
 
 from libs.common.contracts.events import Event
 from libs.common.messaging.broker import Bus
+from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE, Delivery, Subscription
 from services.terminal.ports import Environments
 from services.terminal.service.upkeep import Upkeep
 
@@ -17,12 +18,13 @@ _ENVIRONMENT_EVENTS = "devpocket.env.*.*"
 log = structlog.get_logger(__name__)
 
 
-def subscribe_durably(bus: Bus, environments: Environments) -> None:
-    """Keep the read model; the replicas share the work. Call before the bus starts."""
+def subscriptions(environments: Environments) -> list[Subscription]:
+    """Keep the read model; the replicas share the work."""
 
-    @bus.durable("environments", _ENVIRONMENT_EVENTS)  # type: ignore[untyped-decorator]
-    async def on_environment(event: Event) -> None:
-        await environments.apply(event.payload())
+    async def on_environment(delivery: Delivery) -> None:
+        await environments.apply(delivery.data)
+
+    return [Subscription("environments", _ENVIRONMENT_EVENTS, on_environment)]
 
 
 async def subscribe_here(bus: Bus, upkeep: Upkeep) -> None:
@@ -30,6 +32,8 @@ async def subscribe_here(bus: Bus, upkeep: Upkeep) -> None:
     the upkeep finds what was missed. Call after the bus has started."""
 
     async def on_message(message: Msg) -> None:
+        if IMPORTED_SEQUENCE in (message.headers or {}):
+            return
         try:
             data = Event.model_validate(json.loads(message.data)).payload()
             await upkeep.environment_event(data)

@@ -20,7 +20,7 @@ from services.terminal import api
 from services.terminal.api.state import TerminalState
 from services.terminal.cache import RedisSlots, RedisTickets
 from services.terminal.domain import CLOSINGS, CloseReason
-from services.terminal.events import subscribe_durably, subscribe_here
+from services.terminal.events import subscribe_here, subscriptions
 from services.terminal.repository import MongoEnvironments, MongoSessions
 from services.terminal.service.access import Access
 from services.terminal.service.connections import Connections
@@ -110,7 +110,8 @@ class Terminal:
             settings, platform.tokens, access, tickets, self._sessions, self._connections, slots, runtime
         )
         platform.revocations.on_revoked(self._upkeep.login_revoked)
-        subscribe_durably(platform.bus, self._environments)
+        for subscription in subscriptions(self._environments):
+            platform.bus.subscribe(subscription)
 
     async def prepare(self) -> None:
         """Make indexes, and be known as alive before the first session is."""

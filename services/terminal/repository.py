@@ -70,10 +70,8 @@ class MongoEnvironments:
         changes = {**fields, "user_id": data.user_id, version: data.version, f"{part}_generation": data.generation}
         if gone:
             changes["expires_at"] = self._clock() + timedelta(days=self._tombstone_days)
-        older = {
-            "_id": data.environment_id,
-            "$or": [{version: {"$lt": data.version}}, {version: {"$exists": False}}],
-        }
+        # Older, or not there. The embedded database looks through the whole collection for an `$or`, even by `_id`.
+        older = {"_id": data.environment_id, version: {"$not": {"$gte": data.version}}}
         try:
             await self._collection.update_one(older, {"$set": changes}, upsert=True)
         except DuplicateKeyError:

@@ -19,7 +19,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import measures, terminals
+from tests.bench import bus, measures, terminals
 from tests.bench.measures import Result, percentile
 from tests.support.servers import free_port
 
@@ -119,13 +119,18 @@ def show(results: list[Result], target: Path) -> None:
 
 
 def main() -> int:
-    """`python -m tests.bench [--quick] [--json FILE]`."""
+    """`python -m tests.bench [--quick] [--only stack|bus] [--json FILE]`."""
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
     parser.add_argument("--json", type=Path, default=Path("bench-results/bench.json"), help="where the JSON goes")
+    parser.add_argument("--only", choices=("stack", "bus"), help="one half of the measurements")
     options = parser.parse_args()
-    with own_stack() as (url, email, password, envs_url):
-        results = asyncio.run(measure(url, envs_url, email, password, options.quick))
+    results: list[Result] = []
+    if options.only in (None, "stack"):
+        with own_stack() as (url, email, password, envs_url):
+            results += asyncio.run(measure(url, envs_url, email, password, options.quick))
+    if options.only in (None, "bus"):
+        results += asyncio.run(bus.bus_results(options.quick))
     show(results, options.json)
     return 0
 

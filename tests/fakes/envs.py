@@ -71,8 +71,10 @@ class FakeEnvironments:
 
     async def touch(self, environment_id: str, at: datetime) -> None:
         """See EnvironmentStore."""
-        if environment_id in self.found:
-            self.found[environment_id] = replace(self.found[environment_id], last_accessed=at)
+        environment = self.found.get(environment_id)
+        if environment is not None:
+            latest = max(at, environment.last_accessed or at)
+            self.found[environment_id] = replace(environment, last_accessed=latest)
 
     async def count_by_template(self, names: Sequence[str]) -> dict[str, int]:
         """See EnvironmentStore."""

@@ -36,7 +36,7 @@ class DesiredState(StrEnum):
 class Resources(BaseModel):
     """Limits of one environment, as Kubernetes quantities: cpu "500m", memory "1Gi", storage "5Gi"."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     cpu: str
     memory: str

@@ -29,6 +29,13 @@ class EventData(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     TYPE: ClassVar[str]
+    AGGREGATE_FIELD: ClassVar[str] = "environment_id"
+
+    @property
+    def aggregate_id(self) -> str:
+        """What the event is about: the `subject` of its envelope, the third token of its NATS subject."""
+        about: str = getattr(self, self.AGGREGATE_FIELD)
+        return about
 
 
 class WorkspaceTemplate(BaseModel):
@@ -184,6 +191,8 @@ class TerminalSessionClosed(EventData):
 class UserState(EventData):
     """What other services need to know of a user. A consumer keeps the newest `version`."""
 
+    AGGREGATE_FIELD = "user_id"
+
     user_id: str
     username: str
     plan: Plan
@@ -214,6 +223,7 @@ class UserLoggedIn(EventData):
     """A session began."""
 
     TYPE = "user.logged_in.v1"
+    AGGREGATE_FIELD = "user_id"
 
     user_id: str
     session_id: str
@@ -224,6 +234,7 @@ class UserLocked(EventData):
     """Too many wrong passwords."""
 
     TYPE = "user.locked.v1"
+    AGGREGATE_FIELD = "user_id"
 
     user_id: str
     locked_until: datetime
@@ -233,6 +244,7 @@ class UserSessionsRevoked(EventData):
     """These sessions are dead: no token of theirs is valid any more."""
 
     TYPE = "user.sessions_revoked.v1"
+    AGGREGATE_FIELD = "user_id"
 
     user_id: str
     session_ids: list[str]

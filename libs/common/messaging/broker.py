@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from typing import Any
 
 import nats
 import structlog
 from faststream import AckPolicy
-from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 from nats.aio.client import Client as NatsClient
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy as ServerAckPolicy
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from libs.common import mongo
-from libs.common.messaging.delivery import DeliveryPolicy
+from libs.common.messaging.consumers import ConsumerKeeper
+from libs.common.messaging.delivery import DeliveryPolicy, turn_of
+from libs.common.messaging.fetching import PromptJetStream
+from libs.common.messaging.intake import Intake
+from libs.common.messaging.redrive import RedriveDesk
 from libs.common.messaging.streams import EVENTS_STREAM, ensure_streams
+from libs.common.messaging.subscriptions import Subscription
 from libs.common.settings import CommonSettings
 
-# Longer than any handler takes; a message that is not acknowledged by then goes to another replica.
-_ACK_WAIT_S = 30
+# A message that is not acknowledged by then goes to another replica; whoever still works on it extends the time.
+ACK_WAIT_S = 30.0
 # What one replica may hold unacknowledged: bounds memory and what a crash delays.
 _MAX_ACK_PENDING = 1_000
 _BATCH = 64
@@ -28,6 +34,8 @@ _FETCH_TIMEOUT_S = 5.0
 _RECONNECT_WAIT_S = 1
 _PING_INTERVAL_S = 20
 _PUBLISH_TIMEOUT_S = 5.0
+# What handlers at work get when the service stops; what is not done by then is delivered again, to another replica.
+_GRACE_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -51,12 +59,18 @@ def _faststream_logger() -> logging.Logger:
 class Bus:
     """One service's connection to NATS: a FastStream broker for subscribers, a JetStream context for publishing."""
 
-    def __init__(self, settings: CommonSettings, service: str) -> None:
+    def __init__(self, settings: CommonSettings, service: str, *, ack_wait_s: float = ACK_WAIT_S) -> None:
         self.service = service
+        self._ack_wait_s = ack_wait_s
         self._settings = settings
         self._servers = [url.strip() for url in settings.nats_url.get_secret_value().split(",")]
         self._client: NatsClient | None = None
+        self._jetstream: JetStreamContext | None = None
         self._stopping = False
+        self._consumers = ConsumerKeeper(settings)
+        self._redrives = RedriveDesk(service)
+        self._policy = DeliveryPolicy(service, lambda: self.jetstream, mongo.UNAVAILABLE_ERRORS)
+        self._intakes: list[Intake] = []
         self.broker = NatsBroker(
             self._servers,
             name=f"devpocket-{service}",
@@ -67,31 +81,43 @@ class Bus:
             disconnected_cb=self._on_disconnect,
             reconnected_cb=self._on_reconnect,
             ack_policy=AckPolicy.MANUAL,
-            middlewares=[DeliveryPolicy(service, lambda: self.jetstream, mongo.UNAVAILABLE_ERRORS)],
             logger=_faststream_logger(),
             log_level=logging.DEBUG,
-            graceful_timeout=5.0,
+            graceful_timeout=_GRACE_S,
+            # Injecting and converting parameters would cost as much again; the delivery policy decodes.
+            apply_types=False,
         )
 
-    def durable(self, purpose: str, subject: str) -> Any:
-        """Decorator: handle every event on `subject` with a durable consumer that this service's replicas share.
+    def subscribe(self, subscription: Subscription) -> None:
+        """Handle every event with a durable consumer that this service's replicas share. Call before `start`.
 
-        The consumer is named `<service>-<purpose>` and starts at the beginning of the stream. The handler takes an
-        `Event`; see `delivery` for what its exceptions mean.
+        The consumer is named `<service>-<purpose>` and starts at the beginning of the stream.
         """
-        return self.broker.subscriber(
-            subject,
-            durable=f"{self.service}-{purpose}",
+        name = f"{self.service}-{subscription.purpose}"
+        config = ConsumerConfig(
+            ack_policy=ServerAckPolicy.EXPLICIT,
+            ack_wait=self._ack_wait_s,
+            max_deliver=-1,
+            max_ack_pending=_MAX_ACK_PENDING,
+            deliver_policy=DeliverPolicy.ALL,
+        )
+        subscriber = self.broker.subscriber(
+            subscription.subject,
+            durable=name,
             stream=JStream(EVENTS_STREAM, declare=False),
             pull_sub=PullSub(batch_size=_BATCH, timeout=_FETCH_TIMEOUT_S),
-            config=ConsumerConfig(
-                ack_policy=ServerAckPolicy.EXPLICIT,
-                ack_wait=_ACK_WAIT_S,
-                max_deliver=-1,
-                max_ack_pending=_MAX_ACK_PENDING,
-                deliver_policy=DeliverPolicy.ALL,
-            ),
+            config=config,
+            parser=_parse,
+            decoder=_as_it_is,
+            title=name,
         )
+        intake = Intake(
+            lambda message: self._policy.deliver(message, subscription.handle), turn_of, ack_wait_s=self._ack_wait_s
+        )
+        subscriber(intake.take)
+        self._intakes.append(intake)
+        self._consumers.add(name, subscription.subject, config)
+        self._redrives.add(name, subscription)
 
     async def probe(self) -> None:
         """Try to reach NATS, once, and make sure that the streams exist. Raises what nats-py raises."""
@@ -110,11 +136,20 @@ class Bus:
     async def start(self) -> None:
         """Connect and start the subscribers. Call after `probe` has succeeded."""
         self._client = await self.broker.connect()
+        self._jetstream = self._client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
+        # Before the subscribers start: they take their subscriptions from here.
+        self.broker.config.connection_state.connect(self._client, PromptJetStream(self._client))
         await self.broker.start()
+        await self._redrives.open(self._client)
+        self._consumers.start(self._jetstream)
 
     async def stop(self) -> None:
         """Finish the messages at hand, then disconnect."""
         self._stopping = True
+        await self._consumers.stop()
+        for subscriber in self.broker.subscribers:
+            await subscriber.stop()
+        await asyncio.gather(*(intake.drain(_GRACE_S) for intake in self._intakes))
         await self.broker.stop()
 
     @property
@@ -131,8 +166,10 @@ class Bus:
 
     @property
     def jetstream(self) -> JetStreamContext:
-        """For publishing and for stream management."""
-        return self.client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
+        """For publishing and for stream management. Raises RuntimeError before `start`."""
+        if self._jetstream is None:
+            raise RuntimeError("the bus is not started")
+        return self._jetstream
 
     async def _on_error(self, error: Exception) -> None:
         log.warning("nats error", error=repr(error))
@@ -143,6 +180,16 @@ class Bus:
 
     async def _on_reconnect(self) -> None:
         log.info("nats connection is back")
+        self._consumers.look_now()
+
+
+async def _parse(raw: Msg) -> NatsMessage:
+    # With ids given, FastStream makes none up.
+    return NatsMessage(raw_message=raw, body=raw.data, message_id=raw.reply, correlation_id=raw.reply)
+
+
+async def _as_it_is(message: NatsMessage) -> Msg:
+    return message.raw_message
 
 
 async def _ignore(_error: Exception) -> None:

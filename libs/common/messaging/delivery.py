@@ -1,53 +1,63 @@
 """What happens to a message after its handler: ack, delayed retry, or dead letter. Decided here and nowhere else.
 
-FastStream's own policies terminate at the first exception or redeliver without a pause, so every subscriber uses
-manual acknowledgement and this middleware. The server's `max_deliver` stays unlimited: a limit there would drop a
-message with nothing but an advisory.
+FastStream's own policies terminate at the first exception or redeliver without a pause, so subscribers acknowledge
+manually, here. The server's `max_deliver` stays unlimited: a limit there would drop a message with nothing but an
+advisory.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any
 
 import structlog
-from faststream import BaseMiddleware, ContextRepo
-from faststream.message import StreamMessage
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from opentelemetry import propagate
-from pydantic import ValidationError
 
 from libs.common.context import Cause, acting
-from libs.common.contracts.events import Event, UnknownEventError
+from libs.common.contracts.events import UnknownEventError
 from libs.common.errors import PermanentError, TemporaryError
-from libs.common.messaging.streams import DEAD_LETTER_STREAM
-from libs.common.telemetry import tracer
+from libs.common.messaging.dead_letter import bury
+from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE, Handler, decoded
+from libs.common.telemetry import handling
 
+# Failures of a handler that it did not expect. An expected one (TemporaryError) deserves more patience: over an hour.
 MAX_DELIVERIES = 8
+MAX_TEMPORARY_DELIVERIES = 100
+# Deliveries without any outcome: the process died or hung each time.
+MAX_ABANDONED_DELIVERIES = 16
+# From here on a message is suspected of killing its process: suspects are handled one after the other.
+_SUSPECT_DELIVERIES = 4
+_SUSPECTS = ""
+# Far above what any handler needs; one that hangs must not hang for ever.
+_HANDLER_LIMIT_S = 120.0
 _FIRST_DELAY_S = 1.0
 _LONGEST_DELAY_S = 60.0
-# Well below the consumers' ack wait, so that a held message never goes to another replica.
 _LONGEST_HOLD_S = 5.0
-# Below the server's default maximum payload of 1 MiB, headers included; the original stays in the event stream.
-_MAX_DEAD_LETTER_BYTES = 512 * 1024
-_MAX_HEADER_CHARS = 512
 
-_PERMANENT = (PermanentError, UnknownEventError, ValidationError, json.JSONDecodeError, UnicodeDecodeError)
+_PERMANENT = (PermanentError, UnknownEventError)
 
 log = structlog.get_logger(__name__)
 
 
 def retry_delay_s(deliveries: int) -> float:
     """Seconds until the next try after `deliveries` tries: 1, 2, 4 … 60."""
-    return min(_FIRST_DELAY_S * 2.0 ** max(deliveries - 1, 0), _LONGEST_DELAY_S)
+    return min(_FIRST_DELAY_S * 2.0 ** min(max(deliveries - 1, 0), 20), _LONGEST_DELAY_S)
+
+
+def turn_of(message: Msg) -> str:
+    """Messages with the same turn are handled one after the other: those of one aggregate, and all suspects.
+
+    Suspects are kept apart from everything else, so that what they do to their process is counted for them alone.
+    """
+    if message.metadata.num_delivered >= _SUSPECT_DELIVERIES:
+        return _SUSPECTS
+    aggregate_and_id: str = message.subject.rsplit(".", 1)[0]
+    return aggregate_and_id
 
 
 class DeliveryPolicy:
-    """Makes the middleware for one service.
+    """Delivers messages to the handlers of one service and sees to their outcome.
 
     `jetstream` is asked for late: the broker connects after it is built. `outages` are errors that mean that something
     the handler needs is away.
@@ -56,120 +66,94 @@ class DeliveryPolicy:
     def __init__(
         self, service: str, jetstream: Callable[[], JetStreamContext], outages: tuple[type[Exception], ...]
     ) -> None:
-        self.service = service
-        self.jetstream = jetstream
-        self.outages = outages
+        self._service = service
+        self._jetstream = jetstream
+        self._outages = outages
+        self._has_condemned = False
 
-    def __call__(self, msg: Any, /, *, context: ContextRepo) -> DeliveryMiddleware:
-        return DeliveryMiddleware(msg, context=context, policy=self)
+    async def deliver(self, message: Msg, handler: Handler) -> None:
+        """Run the handler, then acknowledge according to the outcome. Raises nothing but cancellation."""
+        try:
+            # History of another system is for reading; acting upon it would happen a second time.
+            if IMPORTED_SEQUENCE not in (message.headers or {}):
+                await self._handle(message, handler)
+        except Exception as error:
+            outcome = self._failed(message, error)
+        else:
+            outcome = message.ack()
+        try:
+            await outcome
+        except Exception as error:
+            # The connection is gone, and with it the claim to the message: it is delivered again.
+            log.warning("outcome could not be told", subject=message.subject, error=repr(error))
 
+    def condemns(self, deliveries: int) -> bool:
+        """Whether a message delivered so often without an outcome is to blame.
 
-class DeliveryMiddleware(BaseMiddleware[Any, Any]):
-    """Wraps one message: sets the cause and the trace for its handler, then acknowledges according to the outcome."""
+        A process that dies takes all that it holds with it, and each of these deliveries is counted. Suspects are
+        handled one by one, so the guilty one is the first that is met: one verdict in the life of a process.
+        """
+        if deliveries <= MAX_ABANDONED_DELIVERIES or self._has_condemned:
+            return False
+        self._has_condemned = True
+        return True
 
-    def __init__(self, msg: Any, /, *, context: ContextRepo, policy: DeliveryPolicy) -> None:
-        super().__init__(msg, context=context)
-        self._policy = policy
-
-    async def consume_scope(self, call_next: Callable[[Any], Any], msg: StreamMessage[Any]) -> Any:
-        """Run the handler as a child of the span that published the event."""
-        raw: Msg = self.msg
-        if not raw.reply:
-            return await call_next(msg)
-        if raw.metadata.num_delivered > MAX_DELIVERIES:
-            raise PermanentError("gave up: the service died while handling it")
-        body = json.loads(raw.data)
-        if not isinstance(body, dict):
-            raise PermanentError("not a CloudEvents envelope")
-        event = Event.model_validate(body)
-        cause = Cause(correlation_id=event.correlationid, causation_id=event.id, actor=self._policy.service)
-        parent = propagate.extract(raw.headers or {})
+    async def _handle(self, message: Msg, handler: Handler) -> None:
+        """As a child of the span that published the event, and as the cause of what the handler does."""
+        metadata = message.metadata
+        if self.condemns(metadata.num_delivered):
+            raise PermanentError(f"gave up: {metadata.num_delivered - 1} deliveries ended without an outcome")
+        delivery = decoded(message.data, subject=message.subject, sequence=metadata.sequence.stream)
+        event = delivery.event
+        tries = 0
         with (
-            acting(cause),
-            tracer().start_as_current_span(f"handle {event.type}", context=parent),
-            structlog.contextvars.bound_contextvars(correlation_id=event.correlationid, event_type=event.type),
+            acting(Cause(event.correlationid, event.id, self._service)),
+            handling(event.type, event.correlationid, message.headers or {}),
         ):
-            return await self._handle(call_next, msg)
+            while True:
+                try:
+                    async with asyncio.timeout(_HANDLER_LIMIT_S):
+                        await handler(delivery)
+                except self._outages as error:
+                    tries += 1
+                    await self._hold(message, tries, error)
+                else:
+                    return
 
-    async def _handle(self, call_next: Callable[[Any], Any], msg: StreamMessage[Any]) -> Any:
+    async def _hold(self, message: Msg, tries: int, error: Exception) -> None:
         """Wait while the database is away, keeping the message ours.
 
         An outage is nobody's fault: it must not use up the tries of the events that happen to pass through it, and
         holding them is the back-pressure that is wanted.
         """
-        tries = 0
-        while True:
-            try:
-                return await call_next(msg)
-            except self._policy.outages as error:
-                tries += 1
-                delay_s = min(retry_delay_s(tries), _LONGEST_HOLD_S)
-                log.warning(
-                    "event is held: a part is away", subject=self.msg.subject, retry_in_s=delay_s, error=repr(error)
-                )
-                await self.msg.in_progress()
-                await asyncio.sleep(delay_s)
+        delay_s = min(retry_delay_s(tries), _LONGEST_HOLD_S)
+        log.warning("event is held: a part is away", subject=message.subject, retry_in_s=delay_s, error=repr(error))
+        await asyncio.sleep(delay_s)
 
-    async def after_processed(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_val: BaseException | None = None,
-        exc_tb: TracebackType | None = None,
-    ) -> bool | None:
-        """Ack, nak with a delay, or dead-letter; the error ends here. Core NATS messages have nothing to ack."""
-        raw: Msg = self.msg
-        if exc_val is not None and not isinstance(exc_val, Exception):
-            return False
-        if not raw.reply:
-            if exc_val is not None:
-                log.warning("message ignored", subject=raw.subject, error=str(exc_val))
-            return True
-        if exc_val is None:
-            await raw.ack()
-        else:
-            await self._failed(raw, exc_val)
-        return True
-
-    async def _failed(self, raw: Msg, error: Exception) -> None:
-        deliveries = raw.metadata.num_delivered
-        if isinstance(error, _PERMANENT) or deliveries >= MAX_DELIVERIES:
-            await self._dead_letter(raw, error, deliveries)
+    async def _failed(self, message: Msg, error: Exception) -> None:
+        deliveries = message.metadata.num_delivered
+        most = MAX_TEMPORARY_DELIVERIES if isinstance(error, TemporaryError) else MAX_DELIVERIES
+        if isinstance(error, _PERMANENT) or deliveries >= most:
+            await self._dead_letter(message, error, deliveries)
             return
         delay_s = retry_delay_s(deliveries)
         if isinstance(error, TemporaryError) and error.delay_s is not None:
             delay_s = error.delay_s
         log.warning(
             "event will be retried",
-            subject=raw.subject,
+            subject=message.subject,
             deliveries=deliveries,
             delay_s=delay_s,
             error=repr(error),
         )
-        await raw.nak(delay=delay_s)
+        await message.nak(delay=delay_s)
 
-    async def _dead_letter(self, raw: Msg, error: Exception, deliveries: int) -> None:
-        metadata = raw.metadata
-        headers = {
-            **(raw.headers or {}),
-            "Nats-Msg-Id": f"{metadata.consumer}:{metadata.sequence.stream}",
-            "Devpocket-Error-Type": type(error).__name__,
-            "Devpocket-Error-Message": " ".join(str(error).split())[:_MAX_HEADER_CHARS],
-            "Devpocket-Deliveries": str(deliveries),
-            "Devpocket-Consumer": str(metadata.consumer),
-            "Devpocket-Original-Subject": raw.subject,
-            "Devpocket-Original-Sequence": str(metadata.sequence.stream),
-        }
-        payload = raw.data
-        if len(payload) > _MAX_DEAD_LETTER_BYTES:
-            headers["Devpocket-Truncated-From-Bytes"] = str(len(payload))
-            payload = payload[:_MAX_DEAD_LETTER_BYTES]
-        headers.pop("Nats-Expected-Stream", None)
-        subject = f"dlq.{self._policy.service}.{raw.subject}"
+    async def _dead_letter(self, message: Msg, error: Exception, deliveries: int) -> None:
         try:
-            await self._policy.jetstream().publish(subject, payload, stream=DEAD_LETTER_STREAM, headers=headers)
+            await bury(self._jetstream(), self._service, message, error, deliveries)
         except Exception as publish_error:
-            log.warning("dead letter not stored, will be retried", subject=subject, error=repr(publish_error))
-            await raw.nak(delay=retry_delay_s(deliveries))
+            log.warning("dead letter not stored, will be retried", subject=message.subject, error=repr(publish_error))
+            await message.nak(delay=retry_delay_s(deliveries))
             return
-        log.error("event is dead", subject=raw.subject, deliveries=deliveries, error=repr(error))
-        await raw.term()
+        log.error("event is dead", subject=message.subject, deliveries=deliveries, error=repr(error))
+        await message.term()

@@ -26,6 +26,8 @@ PENDING = "pending_events"
 _SWEEP_INTERVAL_S = 2.0
 _SWEEP_BATCH = 200
 _WORKERS = 8
+# Documents that wait for a worker; what does not fit is left to the sweep.
+_MAX_POKED = 10_000
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +75,16 @@ class StreamPublisher:
         await self._bus.jetstream.publish(subject, payload, stream=EVENTS_STREAM, headers=dict(headers))
 
 
+class _Nobody:
+    """Implements Publisher: never connected."""
+
+    connected = False
+
+    async def publish(self, subject: str, payload: bytes, headers: Mapping[str, str]) -> None:
+        """Raises ConnectionError."""
+        raise ConnectionError("nobody hears this relay")
+
+
 class OutboxRelay:
     """Takes pending events of some collections to the stream, in order per document."""
 
@@ -80,9 +92,15 @@ class OutboxRelay:
         self._publisher = publisher
         self._sweep_interval_s = sweep_interval_s
         self._collections: list[Collection] = []
-        self._poked: asyncio.Queue[tuple[Collection, Any]] = asyncio.Queue()
+        self._poked: asyncio.Queue[tuple[Collection, Any]] = asyncio.Queue(_MAX_POKED)
         self._locks: WeakValueDictionary[tuple[str, Any], asyncio.Lock] = WeakValueDictionary()
+        self._sweeping = asyncio.Semaphore(_WORKERS)
         self._tasks: list[asyncio.Task[None]] = []
+
+    @classmethod
+    def unheard(cls) -> OutboxRelay:
+        """A relay for replays: what is written stays in the documents, and nobody hears of it."""
+        return cls(_Nobody())
 
     def attach(self, collection: Collection) -> Outbox:
         """Relay this collection's events too."""
@@ -104,8 +122,8 @@ class OutboxRelay:
         self._tasks = []
 
     def poke(self, collection: Collection, key: Any) -> None:
-        """Look at this document soon. While NATS is away the sweep will find it instead."""
-        if self._publisher.connected:
+        """Look at this document soon. While NATS is away, or too much waits, the sweep will find it instead."""
+        if self._publisher.connected and not self._poked.full():
             self._poked.put_nowait((collection, key))
 
     async def flush(self, collection: Collection, key: Any) -> bool:
@@ -154,15 +172,26 @@ class OutboxRelay:
                 log.warning("outbox sweep failed, will be retried", error=repr(error))
 
     async def sweep(self) -> int:
-        """Publish leftovers of all collections; returns how many documents had some."""
+        """Publish leftovers of all collections, oldest first; returns how many documents had some."""
         found = 0
         for collection in self._collections:
-            cursor = collection.find({f"{PENDING}.id": {"$exists": True}}, {"_id": 1}).limit(_SWEEP_BATCH)
-            for document in await cursor.to_list(_SWEEP_BATCH):
-                found += 1
-                if not await self.flush(collection, document["_id"]):
-                    return found
+            while batch := await self._leftovers(collection):
+                found += len(batch)
+                published = await asyncio.gather(*(self._flushed(collection, key) for key in batch))
+                # One that cannot be published must not keep the others from it; but when none can, waiting is better.
+                if len(batch) < _SWEEP_BATCH or not any(published):
+                    break
         return found
+
+    async def _leftovers(self, collection: Collection) -> list[Any]:
+        cursor = collection.find({f"{PENDING}.id": {"$exists": True}}, {f"{PENDING}.id": 1}).limit(_SWEEP_BATCH)
+        documents = [document for document in await cursor.to_list(_SWEEP_BATCH) if document.get(PENDING)]
+        # Ids of events are UUIDv7: their order is that of time.
+        return [document["_id"] for document in sorted(documents, key=lambda document: document[PENDING][0]["id"])]
+
+    async def _flushed(self, collection: Collection, key: Any) -> bool:
+        async with self._sweeping:
+            return self._publisher.connected and await self.flush(collection, key)
 
 
 class Outbox:

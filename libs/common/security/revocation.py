@@ -6,6 +6,8 @@ Every process holds the set in memory, because looking it up must cost nothing. 
   answered, no process accepts the session any more. A process that hangs delays the answer by CONFIRM_WITHIN_S at most.
 - from the event `devpocket.user.<id>.sessions_revoked`, a plain subscription: it carries them while Redis is away.
 - from a sorted set in Redis (session id by expiry), read at start, after every reconnect and every REFRESH_INTERVAL_S.
+  What is missing there, because Redis was away or has lost it, is put back by whoever knows it: a process that starts
+  later has nothing else to learn it from.
 
 So a dead session comes back to life nowhere for longer than REFRESH_INTERVAL_S while Redis works. While Redis and NATS
 are both away a token of a revoked session is accepted no longer than its own life (ACCESS_TOKEN_EXPIRE_MINUTES).
@@ -16,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 from redis.asyncio import Redis
@@ -58,7 +60,10 @@ class Revocations:
     def add(self, session_ids: Iterable[str]) -> None:
         """Remember in this process."""
         until = time.time() + self._token_life_s
-        for session_id in session_ids:
+        self._remember(dict.fromkeys(session_ids, until))
+
+    def _remember(self, expiries: Mapping[str, float]) -> None:
+        for session_id, until in expiries.items():
             if session_id not in self._dead:
                 self._dead[session_id] = until
                 for listener in self._listeners:
@@ -92,12 +97,19 @@ class Revocations:
             log.warning("a process has not confirmed a revocation in time", listening=listening)
 
     async def load(self) -> None:
-        """Read what Redis knows and forget what has expired. Raises one of libs.common.redis.UNAVAILABLE_ERRORS."""
+        """Read what Redis knows, tell it what it does not, forget what has expired.
+
+        Raises one of libs.common.redis.UNAVAILABLE_ERRORS.
+        """
         now = time.time()
-        stored = await self._redis.zrangebyscore(_KEY, now, "+inf")
-        self.add(str(session_id) for session_id in stored)
+        stored = dict(await self._redis.zrangebyscore(_KEY, now, "+inf", withscores=True))
+        # With their own expiry: one that every reader extended would never end.
+        self._remember({str(session_id): float(until) for session_id, until in stored.items()})
         for session_id in [known for known, until in self._dead.items() if until < now]:
             del self._dead[session_id]
+        missing = {known: until for known, until in self._dead.items() if known not in stored}
+        if missing:
+            await self._redis.zadd(_KEY, missing, nx=True)
 
     def on_message(self, payload: bytes) -> None:
         """A `sessions_revoked` event, raw from the subscription; anything else is ignored."""

@@ -63,15 +63,16 @@ async def stream_events(
     """Server-Sent Events about your environments (an admin: about all).
 
     `id` is the place in the stream, `event` the type, `data` the same JSON as in an environment's story.
-    An event named `gap` says that some were missed that can no longer be delivered: load the environments again.
+    With `Last-Event-ID` exactly what came since follows. An event named `gap` says that some were missed that can no
+    longer be delivered: load the environments again.
     """
     after = int(last_event_id) if last_event_id and SEQUENCE.fullmatch(last_event_id) else None
-    stream = live.open(user_id=user.user_id, session_id=user.session_id, sees_all=user.is_admin, after=after)
-    return StreamingResponse(_frames(stream, user.expires_at), media_type="text/event-stream", headers=_SSE_HEADERS)
+    stream = await live.open(user_id=user.user_id, session_id=user.session_id, sees_all=user.is_admin, after=after)
+    return StreamingResponse(frames(stream, user.expires_at), media_type="text/event-stream", headers=_SSE_HEADERS)
 
 
-async def _frames(stream: LiveStream, until: datetime) -> AsyncIterator[str]:
-    """Ends with the token: a client that goes on needs a new one."""
+async def frames(stream: LiveStream, until: datetime) -> AsyncIterator[str]:
+    """The stream as text, with a sign of life where nothing happens. Ends with the token: a client needs a new one."""
     try:
         yield f"retry: {_RECONNECT_MS}\n\n"
         while (left_s := (until - utc_now()).total_seconds()) > 0:

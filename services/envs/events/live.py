@@ -1,8 +1,8 @@
 """Live events for many clients from one consumer per replica.
 
 The consumer starts a little in the past and fills a ring, so that a client which was away for a moment gets what it
-missed from memory. Every client has a bounded queue; one that does not keep up is closed and comes back with its
-Last-Event-ID.
+missed from memory. One that was away for longer gets it from the stream, up to a limit. Every client has a bounded
+queue; one that does not keep up is closed and comes back with its Last-Event-ID, here or to another replica.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 import structlog
 from nats.aio.msg import Msg
@@ -20,14 +20,22 @@ from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from libs.common.contracts.events import Event
+from libs.common.errors import UnavailableError
+from libs.common.history.errors import EventsUnavailableError
+from libs.common.history.reader import StreamReader
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM, EVENTS_SUBJECTS
+from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE
 from services.envs.errors import TooManyStreamsError
-from services.envs.ports import Gap, StoredEvent, StreamClosedError
+from services.envs.events.clients import ClientStream
+from services.envs.ports import StoredEvent
 from services.envs.service.stories import visible
 
 _RING_EVENTS = 2_048
-_QUEUE_EVENTS = 256
+# About the ring, and five seconds of reading: a client that was away for longer loads everything again.
+_MOST_SCANNED = 5_000
+# Clients that are served from the stream at the same time; the others wait.
+_READERS = 2
 MAX_STREAMS_PER_USER = 10
 # What concerns environments; events of users and clusters are nobody's business here.
 _AGGREGATES = ("devpocket.env.", "devpocket.runtime.", "devpocket.terminal.")
@@ -39,66 +47,19 @@ _FORGET_AFTER_S = 60.0
 
 log = structlog.get_logger(__name__)
 
-Item = StoredEvent | Gap
-
-
-class ClientStream:
-    """Implements LiveStream."""
-
-    def __init__(self, owner: LiveFeed, user_id: str, session_id: str, *, sees_all: bool) -> None:
-        self.user_id = user_id
-        self.session_id = session_id
-        self._sees_all = sees_all
-        self._owner = owner
-        self._items: deque[Item] = deque()
-        self._limit = _QUEUE_EVENTS
-        self._changed = asyncio.Event()
-        self._closed = False
-
-    def may_see(self, event: StoredEvent) -> bool:
-        """Whether the event is about an environment of this user."""
-        return self._sees_all or event.user_id == self.user_id
-
-    def catch_up(self, missed: Iterable[Item]) -> None:
-        """Queue what it missed, beside the room for what is to come."""
-        self._items.extend(missed)
-        self._limit += len(self._items)
-
-    def offer(self, event: StoredEvent) -> None:
-        """Queue an event, or give the client up when it does not keep up."""
-        if len(self._items) >= self._limit:
-            log.warning("live events: a client is too slow and is closed", user_id=self.user_id)
-            self.close()
-            return
-        self._items.append(event)
-        self._changed.set()
-
-    async def next(self, timeout_s: float) -> Item | None:
-        """See LiveStream."""
-        if not self._items and not self._closed:
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), timeout_s)
-        if self._closed:
-            raise StreamClosedError
-        return self._items.popleft() if self._items else None
-
-    def close(self) -> None:
-        """See LiveStream."""
-        self._closed = True
-        self._changed.set()
-        self._owner.forget(self)
-
 
 class LiveFeed:
-    """Implements LiveEvents."""
+    """Implements LiveEvents. `most_scanned`: how far back the stream is read for one client."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, *, most_scanned: int = _MOST_SCANNED) -> None:
         self._bus = bus
+        self._most_scanned = most_scanned
+        self._readers = asyncio.Semaphore(_READERS)
         self._streams: set[ClientStream] = set()
         self._ring: deque[StoredEvent] = deque(maxlen=_RING_EVENTS)
         self._covered_after = 0
         self._last = 0
+        self._live_after = 0
         self._subscription: Subscription | None = None
         self._expected = 1
         self._heard_at = 0.0
@@ -107,10 +68,11 @@ class LiveFeed:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Follow the stream until `stop`. Raises what nats-py raises."""
-        state = (await self._bus.jetstream.stream_info(EVENTS_STREAM)).state
-        self._last = max(state.last_seq - _RING_EVENTS, state.first_seq - 1, 0)
+        """Follow the stream until `stop`. Raises what nats-py raises, or EventsUnavailableError."""
+        first, last = await self._reader().bounds(EVENTS_STREAM)
+        self._last = max(last - _RING_EVENTS, first - 1, 0)
         self._covered_after = self._last
+        self._live_after = last
         await self._follow()
         self._task = asyncio.create_task(self._keep_following())
 
@@ -121,14 +83,21 @@ class LiveFeed:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def open(self, *, user_id: str, session_id: str, sees_all: bool, after: int | None) -> ClientStream:
+    async def open(self, *, user_id: str, session_id: str, sees_all: bool, after: int | None) -> ClientStream:
         """See LiveEvents."""
+        if self._task is None:
+            raise UnavailableError("Live events are not there yet, please try again in a moment")
         if sum(stream.user_id == user_id for stream in self._streams) >= MAX_STREAMS_PER_USER:
             raise TooManyStreamsError(MAX_STREAMS_PER_USER)
-        stream = ClientStream(self, user_id, session_id, sees_all=sees_all)
-        if after is not None:
-            stream.catch_up(self._missed(stream, after))
+        begin = max(self._last, self._live_after if after is None else after)
+        stream = ClientStream(self.forget, user_id, session_id, sees_all=sees_all, after=begin)
         self._streams.add(stream)
+        if after is not None:
+            try:
+                await self._resume(stream, after)
+            except BaseException:
+                stream.close()
+                raise
         return stream
 
     def forget(self, stream: ClientStream) -> None:
@@ -145,11 +114,43 @@ class LiveFeed:
         for stream in list(self._streams):
             stream.close()
 
-    def _missed(self, stream: ClientStream, after: int) -> Iterable[Item]:
-        if after < self._covered_after or after > self._last:
-            yield Gap(seen=after, resumes_after=self._last)
+    async def _resume(self, stream: ClientStream, after: int) -> None:
+        """Give it what it missed; what comes meanwhile it gets by `offer`."""
+        if self._covered_after <= after <= self._last:
+            stream.catch_up([event for event in self._ring if event.sequence > after and stream.may_see(event)])
             return
-        yield from (event for event in self._ring if event.sequence > after and stream.may_see(event))
+        try:
+            whole = await (self._is_ahead_of_us(after) if after > self._last else self._read_past(stream, after))
+        except EventsUnavailableError as error:
+            log.warning("live events: what a client missed cannot be read", error=str(error))
+            whole = False
+        if not whole:
+            stream.begin_again(after, self._last)
+
+    async def _is_ahead_of_us(self, after: int) -> bool:
+        """Whether another replica was faster than this one; if not, the stream was made anew."""
+        _, last = await self._reader().bounds(EVENTS_STREAM)
+        return after <= last
+
+    async def _read_past(self, stream: ClientStream, after: int) -> bool:
+        """False when the stream does not reach back that far, or it is too much to read for one client."""
+        until = self._last
+        first, _ = await self._reader().bounds(EVENTS_STREAM)
+        if after < first - 1 or until - after > self._most_scanned:
+            return False
+        missed: list[StoredEvent] = []
+        async with self._readers:
+            past = self._reader().read(EVENTS_STREAM, EVENTS_SUBJECTS, after_sequence=after, until_sequence=until)
+            async with contextlib.aclosing(past):
+                async for item in past:
+                    event = _shown(item.payload, item.headers, item.stored_sequence)
+                    if event is not None and stream.may_see(event):
+                        missed.append(event)
+        stream.catch_up(missed)
+        return True
+
+    def _reader(self) -> StreamReader:
+        return StreamReader(self._bus.jetstream)
 
     async def _follow(self) -> None:
         """A new consumer from where the last one ended."""
@@ -159,6 +160,7 @@ class LiveFeed:
         client = self._bus.client
         reconnects = client.stats["reconnects"]
         inbox = client.new_inbox()
+        await self._notice_a_new_stream()
         self._expected = 1
         self._heard_at = time.monotonic()
         self._lost_one = False
@@ -175,6 +177,17 @@ class LiveFeed:
         )
         await self._bus.jetstream.add_consumer(EVENTS_STREAM, config)
         self._reconnects = reconnects
+
+    async def _notice_a_new_stream(self) -> None:
+        """A stream that ends before what we have seen was made anew, or restored: begin again at its end."""
+        _, last = await self._reader().bounds(EVENTS_STREAM)
+        if last >= self._last:
+            return
+        log.warning("live events: the stream was made anew", seen=self._last, last=last)
+        seen, self._last, self._covered_after, self._live_after = self._last, last, last, last
+        self._ring.clear()
+        for stream in self._streams:
+            stream.begin_again(seen, last)
 
     async def _keep_following(self) -> None:
         """A consumer in memory dies with its server, and may die without: its heartbeats say that it lives."""
@@ -202,18 +215,24 @@ class LiveFeed:
         self._expected += 1
         if sequence.stream > self._last:
             self._last = sequence.stream
-            self._deliver(message.data, sequence.stream)
+            event = _shown(message.data, message.headers or {}, sequence.stream)
+            if event is not None:
+                self._deliver(event)
 
-    def _deliver(self, payload: bytes, sequence: int) -> None:
-        try:
-            event = Event.model_validate(json.loads(payload))
-        except ValueError:
-            return
-        if not event.type.startswith(_AGGREGATES):
-            return
-        stored = visible(event, sequence)
+    def _deliver(self, event: StoredEvent) -> None:
         if len(self._ring) == self._ring.maxlen:
             self._covered_after = self._ring[0].sequence
-        self._ring.append(stored)
-        for stream in [stream for stream in self._streams if stream.may_see(stored)]:
-            stream.offer(stored)
+        self._ring.append(event)
+        for stream in list(self._streams):
+            stream.offer(event)
+
+
+def _shown(payload: bytes, headers: Mapping[str, str], sequence: int) -> StoredEvent | None:
+    """The event as users see it; None for what is malformed, none of their business, or history from elsewhere."""
+    if IMPORTED_SEQUENCE in headers:
+        return None
+    try:
+        event = Event.model_validate(json.loads(payload))
+    except ValueError:
+        return None
+    return visible(event, sequence) if event.type.startswith(_AGGREGATES) else None

@@ -27,8 +27,8 @@ class AccountRepository:
         try:
             await self._collection.update_one(older, {"$set": values}, upsert=True)
         except DuplicateKeyError:
-            # The document is there, but not older: what we hold is newer or the same.
-            return
+            # Either what is there is as new, or an older event has just made the document.
+            await self._collection.update_one(older, {"$set": values})
 
     async def get(self, user_id: str) -> Account | None:
         """See AccountStore."""

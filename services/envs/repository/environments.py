@@ -101,7 +101,8 @@ class EnvironmentRepository:
 
     async def set_usage(self, environment_id: str, usage: Usage) -> bool:
         """See EnvironmentStore."""
-        newer = {"$or": [{"usage": None}, {"usage.sampled_at": {"$lt": usage.sampled_at}}]}
+        # Older, or not there. The embedded database looks through the whole collection for an `$or`, even by `_id`.
+        newer = {"usage.sampled_at": {"$not": {"$gte": usage.sampled_at}}}
         result = await self._collection.update_one(
             {"_id": environment_id, **_LIVE, **newer}, {"$set": {"usage": asdict(usage)}}
         )
@@ -109,7 +110,7 @@ class EnvironmentRepository:
 
     async def touch(self, environment_id: str, at: datetime) -> None:
         """See EnvironmentStore."""
-        await self._collection.update_one({"_id": environment_id, **_LIVE}, {"$max": {"last_accessed": at}})
+        await self._collection.update_one({"_id": environment_id}, {"$max": {"last_accessed": at}})
 
     async def count_by_template(self, names: Sequence[str]) -> dict[str, int]:
         """See EnvironmentStore."""

@@ -7,7 +7,16 @@ from datetime import datetime
 from enum import StrEnum
 
 from libs.common.contracts.environments import DesiredState
-from libs.common.contracts.events import RuntimeReport, WorkspaceTemplate
+from libs.common.contracts.events import (
+    RuntimeDeleted,
+    RuntimeFailed,
+    RuntimeLost,
+    RuntimeProvisioning,
+    RuntimeReport,
+    RuntimeRunning,
+    RuntimeStopped,
+    WorkspaceTemplate,
+)
 from libs.runtime.port import WorkspaceRef
 
 
@@ -21,6 +30,17 @@ class Said(StrEnum):
     STOPPED = "stopped"
     FAILED = "failed"
     DELETED = "deleted"
+
+
+SAID: dict[type[RuntimeReport], Said] = {
+    RuntimeProvisioning: Said.PROVISIONING,
+    RuntimeRunning: Said.RUNNING,
+    RuntimeLost: Said.LOST,
+    RuntimeStopped: Said.STOPPED,
+    RuntimeFailed: Said.FAILED,
+    RuntimeDeleted: Said.DELETED,
+}
+"""What each report says."""
 
 
 @dataclass(frozen=True, slots=True)

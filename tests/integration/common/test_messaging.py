@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from libs.common.ids import new_id
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.outbox import PENDING, OutboxRelay, StreamPublisher, pending
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
+from libs.common.messaging.subscriptions import Delivery, Subscription
 from libs.common.settings import CommonSettings
 from tests.support.servers import Servers
 
@@ -30,6 +32,11 @@ def an_event(user_id: str | None = None) -> Event:
     user_id = user_id or new_id()
     data = UserLocked(user_id=user_id, locked_until=utc_now())
     return Event.new(data, subject=user_id, source="auth", cause=Cause())
+
+
+def with_changes(**changes: Any) -> bytes:
+    """An event about user x with something wrong."""
+    return json.dumps({**json.loads(an_event("x").model_dump_json()), **changes}).encode()
 
 
 @pytest.fixture
@@ -45,10 +52,10 @@ async def running_bus(
     bus = Bus(settings, service)
     if handler is not None:
 
-        async def handle(event: Event) -> None:
-            await handler(event)
+        async def handle(delivery: Delivery) -> None:
+            await handler(delivery.event)
 
-        bus.durable("users", "devpocket.user.*.*")(handle)
+        bus.subscribe(Subscription("users", "devpocket.user.*.*", handle))
     await bus.probe()
     await bus.start()
     try:
@@ -150,13 +157,17 @@ class TestDelivery:
     @pytest.mark.parametrize(
         ("payload", "error_type"),
         [
-            (b"\xff\xfe not json", "UnicodeDecodeError"),
-            (b"{not json", "JSONDecodeError"),
-            (b'["a list"]', "PermanentError"),
-            (b'{"specversion":"1.0","id":"x"}', "ValidationError"),
-            (b"x" * 1_000_000, "JSONDecodeError"),
+            (b"\xff\xfe not json", "MalformedEventError"),
+            (b"{not json", "MalformedEventError"),
+            (b'["a list"]', "MalformedEventError"),
+            (b'{"specversion":"1.0","id":"x"}', "MalformedEventError"),
+            (b"x" * 1_000_000, "MalformedEventError"),
+            (with_changes(type="devpocket.user.exploded.v1"), "UnknownEventError"),
+            (with_changes(data={"user_id": "x"}), "UnknownEventError"),
+            (with_changes(subject="somebody-else"), "MalformedEventError"),
+            (with_changes(data={"user_id": "y", "locked_until": "2026-01-01T00:00:00Z"}), "MalformedEventError"),
         ],
-        ids=["bytes", "broken", "list", "fields", "megabyte"],
+        ids=["bytes", "broken", "list", "fields", "megabyte", "type", "field missing", "subject", "about another"],
     )
     async def test_garbage_goes_to_the_dead_letters_and_blocks_nothing(
         self, settings: CommonSettings, payload: bytes, error_type: str

@@ -66,6 +66,34 @@ async def test_an_expired_revocation_is_forgotten(server: LocalServer) -> None:
     assert not short.is_revoked("s1")
 
 
+async def test_what_was_revoked_while_redis_was_away_is_known_to_processes_that_start_later(
+    server: LocalServer,
+) -> None:
+    redis = client(server)
+    early = Revocations(redis, token_life_s=60.0)
+    server.kill()
+    await early.store(["s1"])
+    server.start()
+    await early.load()
+    late = Revocations(redis, token_life_s=60.0)
+    await late.load()
+    assert late.is_revoked("s1")
+    await redis.aclose()
+
+
+async def test_a_revocation_is_not_kept_alive_by_those_who_read_it(server: LocalServer) -> None:
+    redis = client(server)
+    await Revocations(redis, token_life_s=60.0).store(["s1"])
+    (before,) = await redis.zrange("devpocket:revoked_sessions", 0, -1, withscores=True)
+    reader = Revocations(redis, token_life_s=3600.0)
+    await reader.load()
+    await redis.delete("devpocket:revoked_sessions")
+    await reader.load()
+    (after,) = await redis.zrange("devpocket:revoked_sessions", 0, -1, withscores=True)
+    assert after == before
+    await redis.aclose()
+
+
 async def test_a_process_that_does_not_confirm_delays_the_answer_and_no_more(server: LocalServer) -> None:
     redis = client(server)
     async with redis.pubsub() as silent:

@@ -60,7 +60,7 @@ class TestNatsRestart:
         self, own_world: World, own_nats: LocalServer
     ) -> None:
         world = own_world
-        stream = world.app.state.live.open(user_id=world.user_id, session_id="s", sees_all=False, after=None)
+        stream = await world.app.state.live.open(user_id=world.user_id, session_id="s", sees_all=False, after=None)
         first = await world.create("before")
         await _next(stream)
         own_nats.kill()
@@ -154,6 +154,6 @@ class TestIds:
         created = await world.create()
         await world.stored(created["id"], 1)
         await world.user_state(new_id(), Plan.PRO, 1)
-        stream = world.app.state.live.open(user_id=world.user_id, session_id="s", sees_all=False, after=0)
+        stream = await world.app.state.live.open(user_id=world.user_id, session_id="s", sees_all=False, after=0)
         assert (await _next(stream)).body["data"]["environment_id"] == created["id"]
         assert (await world.call("GET", f"{API}/{created['id']}"))["status"] == "creating"

@@ -112,17 +112,17 @@ class TestMalformed:
     async def test_a_report_that_lies_about_its_subject_is_dead(self, world: World, environment_id: str) -> None:
         data = RuntimeRunning(environment_id=environment_id, user_id="u", generation=1, runtime="local")
         await world.publish(data, new_id())
-        assert (await world.dead_letter()).headers["Devpocket-Error-Type"] == "PermanentError"  # type: ignore[index]
+        assert (await world.dead_letter()).headers["Devpocket-Error-Type"] == "MalformedEventError"  # type: ignore[index]
         assert await status_of(world, environment_id) == ("creating", None)
 
-    async def test_users_events_of_unknown_types_are_ignored(self, world: World) -> None:
+    async def test_an_unknown_type_waits_in_the_dead_letters_for_an_upgrade(self, world: World) -> None:
         envelope = {
             "specversion": "1.0", "id": new_id(), "type": "devpocket.user.danced.v1", "source": "auth",
             "subject": "u", "time": "2026-01-01T00:00:00Z", "data": {},
         }  # fmt: skip
         await world.publish_raw("devpocket.user.u.danced", json.dumps(envelope).encode())
         await world.user_state(new_id(), Plan.PRO, version=1)
-        assert (await world.js.stream_info("DEVPOCKET_DLQ")).state.messages == 0
+        assert (await world.dead_letter()).headers["Devpocket-Error-Type"] == "UnknownEventError"  # type: ignore[index]
 
 
 class TestTerminal:

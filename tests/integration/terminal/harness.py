@@ -87,6 +87,16 @@ class Service:
         wish = created(environment_id, user_id).model_dump() | {"desired": DesiredState.DELETED, "version": version}
         await self.publish(EnvironmentDeleteRequested.model_validate(wish), environment_id)
 
+    async def caught_up(self) -> None:
+        """Until the read model holds all that was published."""
+        jetstream = self.app.state.platform.bus.jetstream
+        async with asyncio.timeout(10):
+            while True:
+                consumer = await jetstream.consumer_info(EVENTS_STREAM, "terminal-environments")
+                if consumer.num_pending == 0 and consumer.num_ack_pending == 0:
+                    return
+                await asyncio.sleep(0.01)
+
     def url(self, path: str, **query: Any) -> str:
         return f"ws://{self.address}/api/v1/ws/{path}?{urlencode(query)}"
 

@@ -50,6 +50,7 @@ class TestRefusals:
         environment_id = await service.environment(owner)
         deleted_id = await service.environment(other)
         await service.delete(deleted_id, other)
+        await service.caught_up()
         token = service.issuer.token(other)
         targets = (environment_id, new_id(), deleted_id, "a%20b")
         refusals = (service.refusal(service.url(f"{path}/{target}", token=token)) for target in targets)

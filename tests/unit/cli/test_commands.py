@@ -14,7 +14,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from libs.cli.events import as_line, parse_since
+from libs.cli.events.listing import as_line
+from libs.cli.events.options import parse_since
 from libs.cli.main import app
 from libs.cli.plugins import add_plugin, take_data_dir
 from libs.cli.stack.paths import StackPaths, write_private

@@ -131,12 +131,24 @@ class TestReports:
     @pytest.mark.parametrize(("status", "report"), list(product(Status, Report)))
     @pytest.mark.parametrize("generation", [2, 4])
     def test_another_generation_changes_nothing(self, status: Status, report: Report, generation: int) -> None:
-        assert observe(an_environment(status), seen(report, generation), LATER).is_empty
+        environment = an_environment(status, installation_completed=True)
+        assert observe(environment, seen(report, generation), LATER).is_empty
 
     @pytest.mark.parametrize("sequence", [49, 50])
     def test_older_or_repeated_changes_nothing(self, sequence: int) -> None:
         environment = an_environment(Status.RUNNING, report_sequence=50)
         assert observe(environment, seen(Report.FAILED, sequence=sequence), LATER).is_empty
+
+    @pytest.mark.parametrize("status", list(Status))
+    @pytest.mark.parametrize(("generation", "sequence"), [(2, 50), (3, 49)])
+    def test_a_late_success_completes_the_installation_and_nothing_else(
+        self, status: Status, generation: int, sequence: int
+    ) -> None:
+        environment = an_environment(status, report_sequence=50)
+        change = observe(environment, seen(Report.RUNNING, generation, sequence), LATER)
+        assert change.after == replace(environment, installation_completed=True, version=8)
+        assert change.events == ()
+        assert observe(change.after, seen(Report.RUNNING, generation, sequence), LATER).is_empty
 
     def test_a_late_success_of_a_stop_counts_and_one_of_another_wish_does_not(self) -> None:
         failed_stop = an_environment(Status.ERROR, desired=DesiredState.STOPPED)
@@ -212,7 +224,10 @@ class TestAnyOrder:
         for kind, trigger, generation_offset, sequence in steps:
             before = environment
             environment = self._step(before, kind, trigger, before.generation + generation_offset, sequence)
-            assert before.status is not Status.TERMINATED or environment == before
+            assert before.status is not Status.TERMINATED or environment == replace(
+                before, version=environment.version, installation_completed=environment.installation_completed
+            )
+            assert environment.installation_completed >= before.installation_completed
             assert environment.version >= before.version
             assert (environment.slot is None) == (environment.status is Status.TERMINATED)
             assert (environment.status is Status.ERROR) <= (environment.status_reason is not None)
@@ -242,7 +257,10 @@ class TestAnyOrder:
         settled = environment
         for observation in shuffled[shuffled.index(newest) :]:
             environment = observe(environment, observation, LATER).after
-        assert environment == settled
+        assert replace(environment, version=0, installation_completed=False) == replace(
+            settled, version=0, installation_completed=False
+        )
+        assert environment.installation_completed == (Report.RUNNING in reports)
         if newest.report in {Report.RUNNING, Report.FAILED}:
             expected = Status.RUNNING if newest.report is Report.RUNNING else Status.ERROR
             assert environment.status is expected

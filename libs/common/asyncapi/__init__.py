@@ -1,0 +1,1 @@
+"""The contract of the bus as AsyncAPI 3.0, made from the event models and from what each service has subscribed to."""

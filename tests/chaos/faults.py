@@ -1,0 +1,133 @@
+"""What is done to the stack, and when: an endless list that follows from a seed, and who does it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from libs.cli.stack.processes import ProcessIdentity, send
+from libs.cli.stack.state import ProcessRecord
+from tests.chaos.stack import INFRASTRUCTURE_NAMES
+
+KILL, TERMINATE, PAUSE = signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP
+_SHORT_PAUSES_S = (1.0, 8.0)
+# Beyond the time after which NATS gives an unacknowledged message to somebody else (30 s).
+_LONG_PAUSES_S = (32.0, 36.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A signal to the process `target`; after SIGSTOP it goes on when `pause_s` seconds are over."""
+
+    target: str
+    signal: signal.Signals
+    pause_s: float = 0.0
+
+    @property
+    def kind(self) -> str:
+        """For counting: `kill -9 envs`, `pause nats`."""
+        verb = {KILL: "kill -9", TERMINATE: "terminate", PAUSE: "pause"}[self.signal]
+        return f"{verb} {self.target.rpartition('-')[0] or self.target}"
+
+    def __str__(self) -> str:
+        return f"{self.signal.name} {self.target}" + (f" for {self.pause_s:.1f} s" if self.pause_s else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Menu:
+    """What can happen. `lease_s` is the orchestrator's: some of its pauses last longer. `long`: also very long ones.
+
+    `only`: a regular expression for the kinds that are wanted, for those who look for a cause.
+    """
+
+    services: Sequence[str]
+    infrastructure: Sequence[str] = INFRASTRUCTURE_NAMES
+    lease_s: float = 6.0
+    long: bool = True
+    only: str = ""
+
+    def schedule(self, seed: int) -> Iterator[Fault]:
+        """Faults without end, always the same for the same seed."""
+        choose = random.Random(f"{seed}:faults")
+        makers, weights = zip(*self._dishes(), strict=True)
+        while True:
+            (make,) = choose.choices(makers, weights)
+            fault = make(choose)
+            if re.search(self.only, fault.kind):
+                yield fault
+
+    def _dishes(self) -> list[tuple[Callable[[random.Random], Fault], float]]:
+        services, infrastructure = list(self.services), list(self.infrastructure)
+        orchestrators = [name for name in services if name.startswith("orchestrator")]
+        past_lease = (self.lease_s + 1.0, self.lease_s + 4.0)
+        dishes: list[tuple[Callable[[random.Random], Fault], float]] = [
+            (lambda choose: Fault(choose.choice(services), KILL), 8),
+            (lambda choose: Fault(choose.choice(services), TERMINATE), 2),
+            (lambda choose: Fault(choose.choice(services), PAUSE, choose.uniform(*_SHORT_PAUSES_S)), 5),
+            (lambda choose: Fault(choose.choice(orchestrators), PAUSE, choose.uniform(*past_lease)), 1),
+            (lambda choose: Fault(choose.choice(infrastructure), KILL), 2),
+            (lambda choose: Fault(choose.choice(infrastructure), TERMINATE), 2),
+            (lambda choose: Fault(choose.choice(infrastructure), PAUSE, choose.uniform(*_SHORT_PAUSES_S)), 2),
+        ]
+        if self.long:
+            dishes.append((lambda choose: Fault(choose.choice(services), PAUSE, choose.uniform(*_LONG_PAUSES_S)), 0.5))
+        return dishes
+
+
+class Saboteur:
+    """Does one fault every `every_s` seconds until it is stopped. `processes` tells who runs where right now."""
+
+    def __init__(
+        self, schedule: Iterator[Fault], processes: Callable[[], dict[str, ProcessRecord]], *, every_s: float
+    ) -> None:
+        self.done: Counter[str] = Counter()
+        self.log: list[str] = []
+        self._schedule = schedule
+        self._processes = processes
+        self._every_s = every_s
+        self._paused: dict[int, ProcessIdentity] = {}
+        self._resuming: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled; whoever is paused then goes on at once."""
+        try:
+            for fault in self._schedule:
+                await asyncio.sleep(self._every_s)
+                self._do(fault)
+        finally:
+            for task in self._resuming:
+                task.cancel()
+            await asyncio.gather(*self._resuming, return_exceptions=True)
+            for identity in self._paused.values():
+                send(identity, signal.SIGCONT)
+
+    def _do(self, fault: Fault) -> None:
+        record = self._processes().get(fault.target)
+        # One that is being started again is away already.
+        if record is None or record.identity is None or not send(record.identity, fault.signal):
+            self.done["missed"] += 1
+            return
+        self.done[fault.kind] += 1
+        self.log.append(str(fault))
+        if fault.signal is PAUSE:
+            self._paused[record.identity.pid] = record.identity
+            task = asyncio.create_task(self._resume(record.identity, fault.pause_s))
+            self._resuming.add(task)
+            task.add_done_callback(self._resuming.discard)
+
+    async def _resume(self, identity: ProcessIdentity, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        with contextlib.suppress(KeyError):
+            del self._paused[identity.pid]
+        send(identity, signal.SIGCONT)
+
+    @property
+    def total(self) -> int:
+        """How many faults there were."""
+        return sum(number for kind, number in self.done.items() if kind != "missed")

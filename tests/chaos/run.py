@@ -1,0 +1,167 @@
+"""One run: a stack, its users, what is done to it, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from tests.chaos import drift, sandboxes
+from tests.chaos.checks import violations
+from tests.chaos.client import GaveUpError
+from tests.chaos.evidence import Evidence, gather
+from tests.chaos.faults import Menu, Saboteur
+from tests.chaos.handler_faults import counted
+from tests.chaos.ledger import LOST, STUCK, Ledger, Violation
+from tests.chaos.poison import Poisoner
+from tests.chaos.rest import until_rest
+from tests.chaos.stack import ChaosStack
+from tests.chaos.user import User
+
+_PROGRESS_EVERY_S = 5.0
+_LEASE_S = 6.0
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What to run. `fault_every_s` 0 leaves the stack in peace; `handler_errors` is a share of all deliveries."""
+
+    seed: int
+    lifecycles: int = 500
+    users: int = 20
+    fault_every_s: float = 2.0
+    handler_errors: float = 0.03
+    replicas: int = 2
+    with_poison: bool = True
+    long_pauses: bool = True
+    only: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What happened. `seconds` by part of the run."""
+
+    ledger: Ledger
+    evidence: Evidence
+    violations: list[Violation]
+    faults: dict[str, int]
+    handler_failures: dict[str, int]
+    replayed: bool
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Run:
+    """One run on a stack that was started for it."""
+
+    def __init__(self, stack: ChaosStack, options: Options, tell: Tell) -> None:
+        self._stack = stack
+        self._options = options
+        self._tell = tell
+        self._ledger = Ledger()
+        self._began = time.monotonic()
+        menu = Menu(stack.replicas(), lease_s=_LEASE_S, long=options.long_pauses, only=options.only)
+        self._saboteur = Saboteur(menu.schedule(options.seed), stack.processes, every_s=options.fault_every_s)
+
+    async def __call__(self) -> Outcome:
+        """Everything, in order. The stack is left running."""
+        settings = self._stack.stack.environment
+        users = [
+            User(self._stack.url, f"user{number}-{self._options.seed}", self._chooser(f"user {number}"), self._ledger)
+            for number in range(self._options.users)
+        ]
+        await asyncio.gather(*(user.register() for user in users))
+        worked = await self._timed(self._disturbed(users, settings["NATS_URL"]))
+        rested = await self._timed(self._rest())
+        evidence = await gather(settings)
+        replayed = await self._replay()
+        return Outcome(
+            self._ledger,
+            evidence,
+            violations(evidence, self._ledger),
+            dict(self._saboteur.done),
+            counted(self._stack.notes),
+            replayed,
+            {"under faults": worked, "coming to rest": rested},
+        )
+
+    def _chooser(self, whose: str) -> random.Random:
+        return random.Random(f"{self._options.seed}:{whose}")
+
+    async def _timed(self, work: Callable[[], None] | object) -> float:
+        began = time.monotonic()
+        await work  # type: ignore[misc]
+        return time.monotonic() - began
+
+    async def _disturbed(self, users: list[User], nats_url: str) -> None:
+        """The users at work, while the rest of the world is against them."""
+        poisoner = Poisoner(nats_url, self._chooser("poison"), self._ledger, lambda: list(self._ledger.lives))
+        poisoning = asyncio.create_task(poisoner.run()) if self._options.with_poison else None
+        disturbing = [asyncio.create_task(self._progress())]
+        disturbing.append(asyncio.create_task(sandboxes.watch(self._stack.paths.runtime, self._ledger)))
+        if self._options.fault_every_s > 0:
+            disturbing.append(asyncio.create_task(self._saboteur.run()))
+        try:
+            await asyncio.gather(*(self._lives(user, number) for number, user in enumerate(users)))
+        finally:
+            for task in disturbing:
+                task.cancel()
+            await asyncio.gather(*disturbing, return_exceptions=True)
+            poisoner.stop()
+            if poisoning is not None:
+                await poisoning
+            await asyncio.gather(*(user.close() for user in users))
+
+    async def _lives(self, user: User, number: int) -> None:
+        """This user's share of the lifecycles; the last environment may stay."""
+        mine = range(number, self._options.lifecycles, self._options.users)
+        keep = self._chooser(f"keep {number}").random() < 0.5
+        for lifecycle in mine:
+            try:
+                await user.live(lifecycle, keep=keep and lifecycle == mine[-1])
+            except GaveUpError as error:
+                self._ledger.notice(STUCK, user.name, str(error))
+                return
+
+    async def _progress(self) -> None:
+        while True:
+            await asyncio.sleep(_PROGRESS_EVERY_S)
+            done, total = self._ledger.counts["finished"], self._options.lifecycles
+            away = ", ".join(self._stack.not_running()) or "nobody"
+            self._tell(
+                f"{time.monotonic() - self._began:6.0f} s  {done}/{total} lifecycles, {self._ledger.accepted} requests "
+                f"accepted, {self._saboteur.total} faults, {len(self._ledger.poison)} poisoned; away: {away}"
+            )
+
+    async def _rest(self) -> None:
+        await until_rest(self._stack.stack.environment, self._stack.not_running, self._tell)
+        async with httpx.AsyncClient(base_url=self._stack.url, timeout=30.0) as http:
+            for token in self._ledger.dead_tokens:
+                for path in ("/api/v1/auth/me", "/api/v1/environments"):
+                    answer = await http.get(path, headers={"Authorization": f"Bearer {token}"})
+                    if answer.status_code != 401:
+                        what = f"a token that was logged out gets {answer.status_code} from {path}"
+                        self._ledger.notice(LOST, token[-12:], what)
+
+    async def _replay(self) -> bool:
+        data_dir = self._stack.paths.root
+        if not await drift.available(data_dir):
+            return False
+        self._ledger.noticed += await drift.drift(data_dir)
+        return True
+
+
+def started(data_dir: Path, options: Options) -> ChaosStack:
+    """A stack for a run, not yet up."""
+    settings = {
+        "CHAOS_SEED": str(options.seed),
+        "CHAOS_HANDLER_ERRORS": str(options.handler_errors),
+        "LEASE_SECONDS": str(_LEASE_S),
+    }
+    return ChaosStack(data_dir, replicas=options.replicas, settings=settings)

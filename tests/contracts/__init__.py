@@ -1,0 +1,1 @@
+"""What other releases, exports and clients hold us to."""

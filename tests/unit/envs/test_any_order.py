@@ -1,0 +1,73 @@
+"""Whatever happens to events on their way to envs, it ends as if each had come once and in order."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from random import Random
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from libs.common.contracts.environments import EnvironmentStatus
+from libs.common.contracts.events import UserState
+from services.envs.service.accounts import AccountService
+from services.envs.service.reports import ReportService
+from tests.fakes.envs import FakeAccounts, FakeEnvironments
+from tests.support.accounts import account_histories, newest
+from tests.support.histories import (
+    Delivery,
+    Life,
+    Plan,
+    announcements,
+    check_announcements,
+    outcome,
+    plans,
+)
+from tests.unit.envs.makers import NOW, a_principal, an_environment
+
+
+class TestReports:
+    @settings(deadline=None, max_examples=300)
+    @given(plan=plans, random=st.randoms(use_true_random=False))
+    async def test_the_end_is_the_same(self, plan: Plan, random: Random) -> None:
+        life = await Life.lived(plan)
+        store = FakeEnvironments()
+        last = await Delivery(life, store, random).run()
+        assert outcome(last) == outcome(life.last)
+        check_announcements(announcements(store.events), life)
+
+    @settings(deadline=None, max_examples=100)
+    @given(plan=plans)
+    async def test_in_order_the_story_is_whole(self, plan: Plan) -> None:
+        """The reference itself: an answered wish shows, and the announcements follow each other."""
+        life = await Life.lived(plan)
+        told = announcements(life.envs.events)
+        check_announcements(told, life)
+        assert life.last.status is (told[-1].status if told else life.first.status)
+        assert life.last.generation == life.wishes[-1].generation
+
+
+class TestTerminals:
+    @settings(deadline=None)
+    @given(minutes=st.lists(st.integers(0, 100), min_size=1, max_size=8))
+    async def test_the_last_access_is_the_latest_also_of_what_is_gone(self, minutes: list[int]) -> None:
+        for environment in (an_environment(), an_environment(EnvironmentStatus.TERMINATED)):
+            store = FakeEnvironments()
+            store.found[environment.id] = environment
+            for minute in minutes:
+                await ReportService(store).opened_terminal(environment.id, NOW + timedelta(minutes=minute))
+            assert store.found[environment.id].last_accessed == NOW + timedelta(minutes=max(minutes))
+
+
+class TestAccounts:
+    @settings(deadline=None)
+    @given(history=account_histories, random=st.randoms(use_true_random=False))
+    async def test_the_newest_state_stays(self, history: list[UserState], random: Random) -> None:
+        store = FakeAccounts()
+        service = AccountService(store)
+        arrivals = [*history, *random.choices(history, k=4)]
+        random.shuffle(arrivals)
+        for state in arrivals:
+            await service.keep(state)
+        account = await service.of(a_principal(user_id=history[0].user_id))
+        assert account == newest(history)
