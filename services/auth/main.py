@@ -9,11 +9,13 @@ from fastapi import FastAPI
 
 from libs.common.clock import Clock, utc_now
 from libs.common.http.app import create_service_app
+from libs.common.http.replays import replay_router
 from libs.common.platform import Platform
 from services.auth.api import auth_router, users_router
 from services.auth.assembly import AuthServices, configured_google, make_key_ring
 from services.auth.first_admin import ensure_first_admin
 from services.auth.ports import GoogleIdentities
+from services.auth.replay import replay_target
 from services.auth.settings import AuthSettings
 
 
@@ -48,6 +50,6 @@ def create_app(
             await ring.stop()
             services.close()
 
-    app = create_service_app(platform, [auth_router, users_router], lifespan)
+    app = create_service_app(platform, [auth_router, users_router, replay_router("auth", replay_target)], lifespan)
     app.state.auth = services
     return app

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from libs.common.http.app import create_service_app
+from libs.common.http.replays import replay_router
 from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
 from services.envs.api import ROUTERS
@@ -16,6 +17,7 @@ from services.envs.events.history import StreamHistory, reachable
 from services.envs.events.live import LiveFeed
 from services.envs.events.subscribers import subscriptions
 from services.envs.events.usage import subscribe_usage
+from services.envs.replay import replay_target
 from services.envs.settings import EnvsSettings
 from services.envs.termination import on_termination
 
@@ -40,7 +42,7 @@ def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None =
                 yield
         await live.stop()
 
-    app = create_service_app(platform, ROUTERS, lifespan)
+    app = create_service_app(platform, [*ROUTERS, replay_router(SERVICE, replay_target)], lifespan)
     app.state.environments = use_cases.environments
     app.state.templates = use_cases.templates
     app.state.usage = use_cases.usage

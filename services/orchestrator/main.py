@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from libs.common.clock import utc_now
 from libs.common.http.app import create_service_app
+from libs.common.http.replays import replay_router
 from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
 from libs.common.security.sealing import Sealer
@@ -19,6 +20,7 @@ from libs.runtime.port import WorkspaceRuntime
 from services.orchestrator import api
 from services.orchestrator.domain.model import Limits
 from services.orchestrator.events import NatsUsage, StreamHistory, subscriptions
+from services.orchestrator.replay import replay_target
 from services.orchestrator.repository import COLLECTION, SERVICE, MongoEnvironments
 from services.orchestrator.service.dispatch import Dispatcher, Pace
 from services.orchestrator.service.orphans import OrphanCollector
@@ -53,7 +55,7 @@ def create_app(
             await orchestrator.stop()
             await runtime.close()
 
-    app = create_service_app(platform, [api.router], lifespan)
+    app = create_service_app(platform, [api.router, replay_router(SERVICE, replay_target)], lifespan)
     app.state.readiness = readiness
     return app
 

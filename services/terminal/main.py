@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from libs.common.clock import utc_now
 from libs.common.http.app import create_service_app
+from libs.common.http.replays import replay_router
 from libs.common.ids import new_id
 from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
@@ -21,6 +22,7 @@ from services.terminal.api.state import TerminalState
 from services.terminal.cache import RedisSlots, RedisTickets
 from services.terminal.domain import CLOSINGS, CloseReason
 from services.terminal.events import subscribe_here, subscriptions
+from services.terminal.replay import replay_target
 from services.terminal.repository import MongoEnvironments, MongoSessions
 from services.terminal.service.access import Access
 from services.terminal.service.connections import Connections
@@ -60,7 +62,7 @@ def create_app(
                 async with asyncio.timeout(settings.terminal_shutdown_seconds):
                     await runtime.close()
 
-    app = create_service_app(platform, api.routers, lifespan)
+    app = create_service_app(platform, [*api.routers, replay_router(_SERVICE, replay_target)], lifespan)
     app.state.terminal = terminal.state
     return app
 

@@ -19,6 +19,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
@@ -102,9 +103,10 @@ class Revocations:
         Raises one of libs.common.redis.UNAVAILABLE_ERRORS.
         """
         now = time.time()
-        stored = dict(await self._redis.zrangebyscore(_KEY, now, "+inf", withscores=True))
         # With their own expiry: one that every reader extended would never end.
-        self._remember({str(session_id): float(until) for session_id, until in stored.items()})
+        pairs: Any = await self._redis.zrangebyscore(_KEY, now, "+inf", withscores=True)
+        stored = {str(session_id): float(until) for session_id, until in pairs}
+        self._remember(stored)
         for session_id in [known for known, until in self._dead.items() if until < now]:
             del self._dead[session_id]
         missing = {known: until for known, until in self._dead.items() if known not in stored}

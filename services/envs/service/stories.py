@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from libs.common.contracts.events import Event
+from libs.common.history.redaction import without_secrets
 from services.envs.ports import StoredEvent
-
-# Sealed or not, variables are nobody's business who reads a story.
-_HIDDEN = frozenset({"variables_sealed", "variables"})
 
 
 def visible(event: Event, sequence: int) -> StoredEvent:
@@ -27,14 +23,6 @@ def visible(event: Event, sequence: int) -> StoredEvent:
             "actor": event.actor,
             "correlation_id": event.correlationid,
             "causation_id": event.causationid,
-            "data": _without_secrets(event.data),
+            "data": without_secrets(event.data),
         },
     )
-
-
-def _without_secrets(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_secrets(item) for key, item in value.items() if key not in _HIDDEN}
-    if isinstance(value, list):
-        return [_without_secrets(item) for item in value]
-    return value
