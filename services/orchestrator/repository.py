@@ -47,11 +47,13 @@ class MongoEnvironments:
         outranked = _outranked_by(wish)
         update = _wish_update(wish, cause, now)
         try:
-            await self._collection.update_one(outranked, update, upsert=True)
+            await self._collection.update_one(outranked[0], update, upsert=True)
         except DuplicateKeyError:
-            # There is a document that the wish does not outrank, or another replica inserted one just now.
-            result = await self._collection.update_one(outranked, update)
-            return result.matched_count == 1
+            # There is a document that the wish does not outrank so, or another replica inserted one just now.
+            for query in outranked:
+                if (await self._collection.update_one(query, update)).matched_count:
+                    return True
+            return False
         return True
 
     async def acquire(
@@ -163,12 +165,14 @@ class MongoEnvironments:
         return update
 
 
-def _outranked_by(wish: EnvironmentWish) -> Document:
+def _outranked_by(wish: EnvironmentWish) -> list[Document]:
+    """What the wish may replace: any of these. Not one query with `$or`, for which the embedded database looks through
+    the whole collection, even by `_id`."""
     older = {"version": {"$lt": wish.version}}
     not_deleted = {"desired": {"$ne": DesiredState.DELETED.value}}
     if wish.desired is DesiredState.DELETED:
-        return {"_id": wish.environment_id, "$or": [not_deleted, older]}
-    return {"_id": wish.environment_id, **older, **not_deleted}
+        return [{"_id": wish.environment_id, **not_deleted}, {"_id": wish.environment_id, **older}]
+    return [{"_id": wish.environment_id, **older, **not_deleted}]
 
 
 def _wish_update(wish: EnvironmentWish, cause: WishCause | None, now: datetime) -> Document:
