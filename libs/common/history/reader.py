@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 
 from nats.aio.msg import Msg
@@ -52,25 +52,43 @@ class StreamReader:
         `after_sequence` and `until_sequence` are places in this stream. `since` is when a message was stored first,
         which for an imported one was earlier, elsewhere.
         """
+        start = Start(after=after_sequence, since=since)
+        done = 0
         with _translated(stream):
-            async with consuming(self._js, stream, subject, Start(after=after_sequence, since=since)) as consumer:
-                total = consumer.waiting if limit is None else min(consumer.waiting, limit)
-                done, remaining = 0, total
-                while remaining > 0:
-                    messages = await consumer.fetch(min(BATCH, remaining), _FETCH_WAIT_S)
-                    if not messages:
-                        # They were there when we asked: limits of the stream have removed them meanwhile.
-                        return
-                    for message in messages:
-                        done += 1
-                        item = _recorded(message)
+            async with aclosing(self._batches(stream, subject, start, limit)) as batches:
+                async for batch, remaining in batches:
+                    for item in batch:
                         if until_sequence is not None and item.stored_sequence > until_sequence:
                             return
                         if since is None or item.stored_at >= since:
                             yield item
-                    remaining = min(remaining - len(messages), messages[-1].metadata.num_pending)
+                    done += len(batch)
                     if progress is not None:
                         progress(done, done + remaining)
+
+    async def _batches(
+        self, stream: str, subject: str, start: Start, limit: int | None
+    ) -> AsyncGenerator[tuple[list[Recorded], int]]:
+        """What was there at the beginning, and how much is left. Raises SilentServerError and nats-py's errors."""
+        remaining = limit
+        while remaining is None or remaining > 0:
+            progressed = False
+            try:
+                async with consuming(self._js, stream, subject, start) as consumer:
+                    remaining = consumer.waiting if remaining is None else min(consumer.waiting, remaining)
+                    while remaining > 0:
+                        messages = await consumer.fetch(min(BATCH, remaining), _FETCH_WAIT_S)
+                        if not messages:
+                            # They were there when we asked: limits of the stream have removed them meanwhile.
+                            return
+                        remaining = min(remaining - len(messages), messages[-1].metadata.num_pending)
+                        batch = [_recorded(message) for message in messages]
+                        start, progressed = Start(after=batch[-1].stored_sequence), True
+                        yield batch, remaining
+            except SilentServerError:
+                # The server forgets a consumer that takes its time, as a person does who goes step by step.
+                if not progressed or not self._js._nc.is_connected:
+                    raise
 
     async def newest(self, stream: str, subject: str, limit: int) -> list[Recorded]:
         """The last `limit` messages in order, without reading what is before them."""

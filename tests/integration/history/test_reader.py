@@ -54,6 +54,16 @@ class TestRead:
         assert await sequences(told, limit=3) == [1, 2, 3]
         assert await sequences(told, "devpocket.*.e9.>") == []
 
+    async def test_a_reader_that_takes_its_time_is_forgotten_by_the_server_and_goes_on(self, desk: Desk) -> None:
+        await fill(desk, 1_200)
+        seen: list[int] = []
+        async for item in StreamReader(desk.js).read(EVENTS_STREAM, ALL_EVENTS):
+            seen.append(item.stored_sequence)
+            if len(seen) in {1, 700}:
+                (consumer,) = await desk.js.consumers_info(EVENTS_STREAM)
+                await desk.js.delete_consumer(EVENTS_STREAM, consumer.name)
+        assert seen == list(range(1, 1_201))
+
     async def test_it_leaves_no_consumer_behind(self, told: Desk) -> None:
         items = StreamReader(told.js).read(EVENTS_STREAM, ALL_EVENTS)
         async with aclosing(items):
