@@ -4,7 +4,7 @@ SHELL := /bin/bash
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help up down demo test lint format bench contracts clean bootstrap
+.PHONY: help up down demo test lint format bench chaos contracts clean bootstrap
 
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ format: bootstrap ## Format the code, fix what can be fixed
 
 bench: bootstrap ## Measure create-to-running, requests per second, terminal echo and flood
 	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+chaos: bootstrap ## Kill, pause and restart processes under 500 lifecycles, then look for anything lost or doubled (--seed N)
+	@exec $(BIN)/python -m tests.chaos $(ARGS)
 
 contracts: bootstrap ## Write docs/openapi.json and docs/asyncapi.json from the code
 	@exec $(BIN)/python deploy/scripts/contracts.py

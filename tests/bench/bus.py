@@ -65,7 +65,7 @@ def _plan_changed(number: int) -> EventData:
 def _status_changed(number: int) -> EventData:
     return EnvironmentStatusChanged(
         environment_id=f"env{number % _AGGREGATES}",
-        user_id="bench",
+        user_id=f"user{number % _AGGREGATES}",
         status=EnvironmentStatus.RUNNING,
         previous=EnvironmentStatus.STARTING,
         generation=1,

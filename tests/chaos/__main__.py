@@ -8,6 +8,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -46,7 +47,7 @@ def show(console: Console, outcome: Outcome) -> None:
         ("requests accepted", ledger.accepted),
         ("events in the stream", len(outcome.evidence.events)),
         *((f"violations: {kind}", number) for kind, number in found.items()),
-        ("replayed read models", "compared" if outcome.replayed else "no replay command yet"),
+        *((f"replayed: {item.service}", f"{item.handled} of {item.events} events") for item in outcome.replays),
         ("dead letters", len(outcome.evidence.dead)),
         ("poison published", len(ledger.poison)),
         *sorted((f"fault: {kind}", number) for kind, number in outcome.faults.items()),
@@ -84,7 +85,7 @@ def main() -> int:
     try:
         stack.up()
         console.print(f"the stack runs at {stack.url}, its data is in {data_dir}")
-        outcome = asyncio.run(Run(stack, options, console.print)())
+        outcome = asyncio.run(Run(stack, options, partial(console.print, soft_wrap=True))())
         show(console, outcome)
     except BaseException:
         console.print(f"the logs are in {data_dir}")

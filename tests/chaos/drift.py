@@ -1,55 +1,70 @@
-"""The seam to `devpocket events replay`: each service's read model, rebuilt from the stream, against the live one."""
+"""Each service's read models, rebuilt from the stream by `devpocket events replay`, against the live ones."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.ledger import DRIFT, Violation
+from tests.chaos.checks.letters import matches
+from tests.chaos.evidence import Evidence
+from tests.chaos.ledger import DRIFT, Ledger, Violation
 from tests.chaos.stack import SERVICE_NAMES
 
 _TIMEOUT_S = 300.0
 
 
-async def drift(data_dir: Path) -> list[Violation]:
-    """One violation per field that differs between the live database and a fresh replay. The stack must be at rest.
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What came of replaying one service: counts of events, and the fields that differ (at most some of them)."""
 
-    Raises RuntimeError when the replay itself fails.
-    """
-    found: list[Violation] = []
-    for service in SERVICE_NAMES:
-        for field in (await _replayed(data_dir, service))["drift"]:
-            where = f"{service}.{field['collection']}.{field['field']}"
+    service: str
+    events: int
+    handled: int
+    failed: int
+    drifted: int
+    fields: Sequence[dict[str, Any]]
+
+
+async def replays(data_dir: Path) -> list[Replay]:
+    """Replay every service of a stack at rest. Raises RuntimeError when a replay does not come to its end."""
+    return await asyncio.gather(*(_replay(data_dir, service) for service in SERVICE_NAMES))
+
+
+def drift(found: Sequence[Replay], evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
+    """Every field that a replay sees differently; and nothing but poison may fail in a replay."""
+    for replay in found:
+        for field in replay.fields:
+            where = f"{replay.service}.{field['collection']}.{field['field']}"
             what = f"{where} is {field['live']!r} live and {field['replayed']!r} replayed"
-            found.append(Violation(DRIFT, str(field["id"]), what))
-    return found
+            yield Violation(DRIFT, str(field["id"]), what)
+        if replay.drifted > len(replay.fields):
+            yield Violation(DRIFT, replay.service, f"{replay.drifted} fields differ, {len(replay.fields)} are shown")
+        filters = [item.subject for item in evidence.consumers if item.name.startswith(f"{replay.service}-")]
+        poison = [item for item in ledger.poison if any(matches(subject, item.subject) for subject in filters)]
+        if replay.failed != len(poison):
+            what = f"{replay.failed} events failed in the replay, {len(poison)} are poison"
+            yield Violation(DRIFT, replay.service, what)
 
 
-async def available(data_dir: Path) -> bool:
-    """Whether this devpocket can replay."""
-    return (await _devpocket(data_dir, "events", "replay", "--help"))[0] == 0
-
-
-async def _replayed(data_dir: Path, service: str) -> dict[str, Any]:
-    into = ("--service", service, "--into", f"chaos_replay_{service}", "--diff", "--json")
-    code, output, errors = await _devpocket(data_dir, "events", "replay", *into, "--data-dir", str(data_dir))
-    try:
-        answer: dict[str, Any] = json.loads(output)
-    except ValueError as error:
-        raise RuntimeError(f"replay of {service} ended with {code}: {errors or output}") from error
-    return answer
-
-
-async def _devpocket(data_dir: Path, *arguments: str) -> tuple[int, str, str]:
+async def _replay(data_dir: Path, service: str) -> Replay:
+    asked = ("--service", service, "--into", f"chaos_replay_{service}", "--diff", "--json", "--data-dir", str(data_dir))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "libs.cli.main", *arguments),
+        *(sys.executable, "-m", "libs.cli.main", "events", "replay", *asked),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(_TIMEOUT_S):
         output, errors = await process.communicate()
-    return process.returncode or 0, output.decode(), errors.decode(errors="replace").strip()
+    try:
+        answer = json.loads(output)
+    except ValueError as error:
+        raise RuntimeError(f"the replay of {service} ended with {process.returncode}: {errors.decode()}") from error
+    return Replay(
+        service, answer["events"], answer["handled"], answer["failed"], answer["drifted"], tuple(answer["drift"])
+    )

@@ -75,7 +75,7 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Evidence:
-    """`databases` by service and collection. `folders` by kind (workspaces, state, trash), names only.
+    """`databases` by service and collection. `folders` of the runtime by name: whose things are in them.
 
     `sandboxes`: pids by environment id, one for each sandbox.
     """
@@ -147,7 +147,7 @@ async def gather(settings: Mapping[str, str], *, with_streams: bool = True) -> E
         dead=dead,
         consumers=consumers,
         databases=await asyncio.to_thread(_databases, settings),
-        folders={name: _names(runtime / name) for name in ("workspaces", "state", "trash", "locks")},
+        folders={name: _names(runtime / name) for name in ("workspaces", "state", "trash", "locks", "uids")},
         sandboxes={key: sorted(namespaces.values()) for key, namespaces in alive.items()},
     )
 
@@ -201,4 +201,6 @@ def _databases(settings: Mapping[str, str]) -> dict[str, dict[str, list[Document
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder)) if folder.is_dir() else []
+    """What is in it, by environment: a link tells by its target whose it is."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [os.readlink(entry) if entry.is_symlink() else entry.name for entry in entries]

@@ -70,26 +70,35 @@ class Menu:
             (lambda choose: Fault(choose.choice(services), KILL), 8),
             (lambda choose: Fault(choose.choice(services), TERMINATE), 2),
             (lambda choose: Fault(choose.choice(services), PAUSE, choose.uniform(*_SHORT_PAUSES_S)), 5),
-            (lambda choose: Fault(choose.choice(orchestrators), PAUSE, choose.uniform(*past_lease)), 1),
             (lambda choose: Fault(choose.choice(infrastructure), KILL), 2),
             (lambda choose: Fault(choose.choice(infrastructure), TERMINATE), 2),
             (lambda choose: Fault(choose.choice(infrastructure), PAUSE, choose.uniform(*_SHORT_PAUSES_S)), 2),
         ]
+        if orchestrators:
+            dishes.append((lambda choose: Fault(choose.choice(orchestrators), PAUSE, choose.uniform(*past_lease)), 1))
         if self.long:
             dishes.append((lambda choose: Fault(choose.choice(services), PAUSE, choose.uniform(*_LONG_PAUSES_S)), 0.5))
         return dishes
 
 
 class Saboteur:
-    """Does one fault every `every_s` seconds until it is stopped. `processes` tells who runs where right now."""
+    """Does one fault every `every_s` seconds until it is stopped. `processes` tells who runs where right now.
+
+    `note` hears of each fault as it happens.
+    """
 
     def __init__(
-        self, schedule: Iterator[Fault], processes: Callable[[], dict[str, ProcessRecord]], *, every_s: float
+        self,
+        schedule: Iterator[Fault],
+        processes: Callable[[], dict[str, ProcessRecord]],
+        note: Callable[[str], None],
+        *,
+        every_s: float,
     ) -> None:
         self.done: Counter[str] = Counter()
-        self.log: list[str] = []
         self._schedule = schedule
         self._processes = processes
+        self._note = note
         self._every_s = every_s
         self._paused: dict[int, ProcessIdentity] = {}
         self._resuming: set[asyncio.Task[None]] = set()
@@ -114,7 +123,7 @@ class Saboteur:
             self.done["missed"] += 1
             return
         self.done[fault.kind] += 1
-        self.log.append(str(fault))
+        self._note(str(fault))
         if fault.signal is PAUSE:
             self._paused[record.identity.pid] = record.identity
             task = asyncio.create_task(self._resume(record.identity, fault.pause_s))

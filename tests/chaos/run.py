@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from tests.chaos import drift, sandboxes
+from tests.chaos import sandboxes
 from tests.chaos.checks import violations
 from tests.chaos.client import GaveUpError
+from tests.chaos.drift import Replay, drift, replays
 from tests.chaos.evidence import Evidence, gather
 from tests.chaos.faults import Menu, Saboteur
 from tests.chaos.handler_faults import counted
@@ -53,8 +54,8 @@ class Outcome:
     violations: list[Violation]
     faults: dict[str, int]
     handler_failures: dict[str, int]
-    replayed: bool
-    seconds: dict[str, float] = field(default_factory=dict)
+    replays: list[Replay]
+    seconds: dict[str, float]
 
 
 class Run:
@@ -66,8 +67,11 @@ class Run:
         self._tell = tell
         self._ledger = Ledger()
         self._began = time.monotonic()
+        self._seconds: dict[str, float] = {}
+        self._replays: list[Replay] = []
         menu = Menu(stack.replicas(), lease_s=_LEASE_S, long=options.long_pauses, only=options.only)
-        self._saboteur = Saboteur(menu.schedule(options.seed), stack.processes, every_s=options.fault_every_s)
+        schedule = menu.schedule(options.seed)
+        self._saboteur = Saboteur(schedule, stack.processes, stack.note, every_s=options.fault_every_s)
 
     async def __call__(self) -> Outcome:
         """Everything, in order. The stack is left running."""
@@ -77,27 +81,21 @@ class Run:
             for number in range(self._options.users)
         ]
         await asyncio.gather(*(user.register() for user in users))
-        worked = await self._timed(self._disturbed(users, settings["NATS_URL"]))
-        rested = await self._timed(self._rest())
+        await self._timed("under faults", self._disturbed(users, settings["NATS_URL"]))
+        await self._timed("coming to rest", self._rest())
         evidence = await gather(settings)
-        replayed = await self._replay()
-        return Outcome(
-            self._ledger,
-            evidence,
-            violations(evidence, self._ledger),
-            dict(self._saboteur.done),
-            counted(self._stack.notes),
-            replayed,
-            {"under faults": worked, "coming to rest": rested},
-        )
+        await self._timed("replaying", self._replay())
+        found = [*violations(evidence, self._ledger), *drift(self._replays, evidence, self._ledger)]
+        done, failures = dict(self._saboteur.done), counted(self._stack.notes)
+        return Outcome(self._ledger, evidence, found, done, failures, self._replays, self._seconds)
 
     def _chooser(self, whose: str) -> random.Random:
         return random.Random(f"{self._options.seed}:{whose}")
 
-    async def _timed(self, work: Callable[[], None] | object) -> float:
+    async def _timed(self, part: str, work: Awaitable[None]) -> None:
         began = time.monotonic()
-        await work  # type: ignore[misc]
-        return time.monotonic() - began
+        await work
+        self._seconds[part] = time.monotonic() - began
 
     async def _disturbed(self, users: list[User], nats_url: str) -> None:
         """The users at work, while the rest of the world is against them."""
@@ -149,12 +147,8 @@ class Run:
                         what = f"a token that was logged out gets {answer.status_code} from {path}"
                         self._ledger.notice(LOST, token[-12:], what)
 
-    async def _replay(self) -> bool:
-        data_dir = self._stack.paths.root
-        if not await drift.available(data_dir):
-            return False
-        self._ledger.noticed += await drift.drift(data_dir)
-        return True
+    async def _replay(self) -> None:
+        self._replays += await replays(self._stack.paths.root)
 
 
 def started(data_dir: Path, options: Options) -> ChaosStack:

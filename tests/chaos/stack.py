@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from libs.cli.stack.paths import PROJECT_ROOT, StackPaths
@@ -31,7 +32,7 @@ QUICK_SETTINGS = {
     "PASSWORD_HASH_COST": "4",
     # No token may expire during a run: a 401 always means something.
     "ACCESS_TOKEN_EXPIRE_MINUTES": "1440",
-    "RESYNC_INTERVAL_SECONDS": "10",
+    "RESYNC_INTERVAL_SECONDS": "5",
     "ORPHAN_SCAN_INTERVAL_SECONDS": "10",
     "METRICS_INTERVAL_SECONDS": "20",
     "TERMINAL_DETACHED_SECONDS": "10",
@@ -103,6 +104,11 @@ class ChaosStack:
         except subprocess.TimeoutExpired:
             process.kill()
             raise RuntimeError("the supervisor did not stop and was killed") from None
+
+    def note(self, text: str) -> None:
+        """Write it down with the time (UTC, as in the logs): to be read beside them."""
+        with (self.notes / "faults.log").open("a") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {text}\n")
 
     @property
     def stack(self) -> Stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +14,7 @@ import pytest
 from libs.runtime.local.isolation import IsolationPolicy
 from libs.runtime.local.runtime import LocalRuntime
 from libs.runtime.port import RuntimeUnavailableError
+from tests.runtime_contract.kube import kubernetes_runtime
 from tests.runtime_contract.workspaces import Driver, Workspaces
 
 _POLICIES = {"local": IsolationPolicy.REQUIRE, "local-plain": IsolationPolicy.NONE}
@@ -27,15 +29,25 @@ def runtime_dir() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.fixture(params=sorted(_POLICIES))
+@pytest.fixture(params=[*sorted(_POLICIES), "kubernetes"])
 async def runtime(request: pytest.FixtureRequest, runtime_dir: Path) -> AsyncIterator[Driver]:
-    """One driver, open, on a directory of its own."""
-    driver = LocalRuntime(runtime_dir, _POLICIES[request.param])
+    """One driver, open, on a directory or a cluster of its own."""
+    if request.param == "kubernetes":
+        async with kubernetes_runtime(runtime_dir) as (driver, _):
+            yield cast("Driver", driver)
+        return
+    async with _local_runtime(runtime_dir, _POLICIES[request.param]) as local:
+        yield cast("Driver", local)
+
+
+@asynccontextmanager
+async def _local_runtime(directory: Path, policy: IsolationPolicy) -> AsyncIterator[LocalRuntime]:
+    driver = LocalRuntime(directory, policy)
     try:
         await driver.open()
     except RuntimeUnavailableError as error:
         pytest.skip(f"no sandbox can be made here: {error}")
-    yield cast("Driver", driver)
+    yield driver
     await driver.close()
 
 

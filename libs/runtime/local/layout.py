@@ -20,7 +20,7 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +113,18 @@ class Layout:
         return sorted(found)
 
     @contextlib.contextmanager
-    def lock(self, environment_id: str, *, timeout_seconds: float = 60.0) -> Iterator[None]:
-        """Hold the workspace's lock, also against other processes. Blocks; raises RuntimeUnavailableError."""
+    def lock(
+        self, environment_id: str, *, timeout_seconds: float = 60.0, wanted: Callable[[], bool] = lambda: True
+    ) -> Iterator[None]:
+        """Hold the workspace's lock, also against other processes. Blocks; raises RuntimeUnavailableError.
+
+        It is not taken any more once `wanted` answers False: then something newer may have been done meanwhile.
+        """
         path = self.locks / check_environment_id(environment_id)
         deadline = time.monotonic() + timeout_seconds
-        while (fd := self._try_lock(path)) is None:
+        while (fd := self._try_lock(path) if wanted() else None) is None:
+            if not wanted():
+                raise RuntimeUnavailableError("Nobody waits for this any more.", reason="Abandoned")
             if time.monotonic() > deadline:
                 raise RuntimeUnavailableError(
                     "Another operation on this workspace is still going on; try again.", reason="WorkspaceBusy"

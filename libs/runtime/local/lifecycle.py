@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,6 +61,12 @@ log = logging.getLogger(__name__)
 
 _SHIM_END_SECONDS = 5.0
 
+Wanted = Callable[[], bool]
+
+
+def _always() -> bool:
+    return True
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -72,7 +79,7 @@ class Machine:
 
 
 class Lifecycle:
-    """The lifecycle of all workspaces below one directory."""
+    """The lifecycle of all workspaces below one directory. What is not `wanted` any more is not begun."""
 
     def __init__(self, layout: Layout, machine: Machine) -> None:
         self._layout = layout
@@ -82,12 +89,12 @@ class Lifecycle:
         self._network = machine.network
         self._cgroup_prefix = machine.cgroup_prefix
 
-    def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
+    def ensure(self, spec: WorkspaceSpec, wanted: Wanted = _always) -> ObservedWorkspace:
         """Make it run with this spec; see `WorkspaceRuntime.ensure`."""
         environment_id = spec.ref.environment_id
         # What cannot be is refused before anything that runs is touched.
         carrier_text(workspace_environment(spec, home=WORKSPACE, shell=login_shell()))
-        with self._layout.lock(environment_id):
+        with self._layout.lock(environment_id, wanted=wanted):
             state = self._layout.state(environment_id)
             state.mkdir(mode=0o700, exist_ok=True)
             running = self._running(state)
@@ -96,18 +103,21 @@ class Lifecycle:
                 self._start(spec, state)
             return observe(self._layout, environment_id) or _gone(spec.ref)
 
-    def stop(self, environment_id: str, grace_seconds: float) -> None:
+    def stop(self, environment_id: str, grace_seconds: float, wanted: Wanted = _always) -> None:
         """End every process; the volume stays."""
         state = self._layout.state(environment_id)
         if not state.is_dir():
             return
-        with self._layout.lock(environment_id):
+        with self._layout.lock(environment_id, wanted=wanted):
             if state.is_dir():
                 self._end(state, grace_seconds)
+            else:
+                # It was deleted while we waited, so the lock is one that nobody else will ever remove.
+                self._layout.forget_lock(environment_id)
 
-    def delete(self, environment_id: str) -> None:
+    def delete(self, environment_id: str, wanted: Wanted = _always) -> None:
         """Stop it and remove volume, records, logs and uid."""
-        with self._layout.lock(environment_id):
+        with self._layout.lock(environment_id, wanted=wanted):
             state = self._layout.state(environment_id)
             if state.is_dir():
                 self._end(state, grace_seconds=0.5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from libs.runtime.local.cgroups import detect
 from libs.runtime.local.enter import Entered, enter
 from libs.runtime.local.isolation import Isolation, IsolationPolicy, probe_isolation
 from libs.runtime.local.layout import Layout, life_lock_held
-from libs.runtime.local.lifecycle import Lifecycle, Machine, observe
+from libs.runtime.local.lifecycle import Lifecycle, Machine, Wanted, observe
 from libs.runtime.local.logs import read_log
 from libs.runtime.local.network import plan_network
 from libs.runtime.local.processes import is_alive
@@ -105,20 +106,20 @@ class LocalRuntime:
     async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
         """See the port."""
         lifecycle = self._need().lifecycle
-        observed = await self._in_thread(lambda: lifecycle.ensure(spec))
+        observed = await self._change(lambda wanted: lifecycle.ensure(spec, wanted))
         self._poke()
         return observed
 
     async def stop(self, ref: WorkspaceRef, *, grace_seconds: float = 5.0) -> None:
         """See the port."""
         lifecycle = self._need().lifecycle
-        await self._in_thread(lambda: lifecycle.stop(ref.environment_id, grace_seconds))
+        await self._change(lambda wanted: lifecycle.stop(ref.environment_id, grace_seconds, wanted))
         self._poke()
 
     async def delete(self, ref: WorkspaceRef) -> None:
         """See the port."""
         opened = self._need()
-        await self._in_thread(lambda: opened.lifecycle.delete(ref.environment_id))
+        await self._change(lambda wanted: opened.lifecycle.delete(ref.environment_id, wanted))
         opened.stats.forget(ref.environment_id)
         self._poke()
 
@@ -262,6 +263,16 @@ class LocalRuntime:
     def _poke(self) -> None:
         for watcher in self._watchers:
             watcher.poke()
+
+    async def _change(self, work: Callable[[Wanted], _Result]) -> _Result:
+        """A change in a thread. Who is cancelled takes back what still waits for its turn: a thread cannot be
+        cancelled, and would do later what by then contradicts something newer."""
+        abandoned = threading.Event()
+        try:
+            return await self._in_thread(lambda: work(lambda: not abandoned.is_set()))
+        except asyncio.CancelledError:
+            abandoned.set()
+            raise
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         if self._threads is None:

@@ -65,7 +65,7 @@ def test_the_factory_makes_the_local_driver(tmp_path: Path) -> None:
     assert isinstance(create_exec_runtime("local", local_dir=tmp_path), LocalRuntime)
 
 
-@pytest.mark.parametrize("kind", ["kubernetes", "docker", ""])
+@pytest.mark.parametrize("kind", ["docker", ""])
 def test_other_drivers_are_refused_in_words(tmp_path: Path, kind: str) -> None:
     with pytest.raises(RuntimeUnavailableError, match="RUNTIME="):
         create_workspace_runtime(kind, local_dir=tmp_path)
