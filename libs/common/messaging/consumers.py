@@ -19,7 +19,7 @@ from libs.common.messaging.streams import EVENTS_STREAM, ensure_streams
 from libs.common.settings import CommonSettings
 
 # A question and an answer per consumer; an outage of this kind is rare, and noticed late is still noticed.
-_LOOK_EVERY_S = 10.0
+LOOK_EVERY_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -27,8 +27,9 @@ log = structlog.get_logger(__name__)
 class ConsumerKeeper:
     """Looks after one service's durable consumers."""
 
-    def __init__(self, settings: CommonSettings) -> None:
+    def __init__(self, settings: CommonSettings, *, look_every_s: float = LOOK_EVERY_S) -> None:
         self._settings = settings
+        self._look_every_s = look_every_s
         self._configs: list[ConsumerConfig] = []
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -54,7 +55,7 @@ class ConsumerKeeper:
     async def _keep(self, js: JetStreamContext) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY_S):
+                async with asyncio.timeout(self._look_every_s):
                     await self._look.wait()
             self._look.clear()
             for config in self._configs:
