@@ -85,7 +85,7 @@ class Run:
         await self._timed("coming to rest", self._rest())
         evidence = await gather(settings)
         await self._timed("replaying", self._replay())
-        found = [*violations(evidence, self._ledger), *drift(self._replays, evidence, self._ledger)]
+        found = [*violations(evidence, self._ledger), *drift(self._replays, self._ledger)]
         done, failures = dict(self._saboteur.done), counted(self._stack.notes)
         return Outcome(self._ledger, evidence, found, done, failures, self._replays, self._seconds)
 

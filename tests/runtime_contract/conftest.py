@@ -14,7 +14,7 @@ import pytest
 from libs.runtime.local.isolation import IsolationPolicy
 from libs.runtime.local.runtime import LocalRuntime
 from libs.runtime.port import RuntimeUnavailableError
-from tests.runtime_contract.kube import kubernetes_runtime
+from tests.runtime_contract.kube import kubernetes_halves
 from tests.runtime_contract.workspaces import Driver, Workspaces
 
 _POLICIES = {"local": IsolationPolicy.REQUIRE, "local-plain": IsolationPolicy.NONE}
@@ -33,7 +33,7 @@ def runtime_dir() -> Iterator[Path]:
 async def runtime(request: pytest.FixtureRequest, runtime_dir: Path) -> AsyncIterator[Driver]:
     """One driver, open, on a directory or a cluster of its own."""
     if request.param == "kubernetes":
-        async with kubernetes_runtime(runtime_dir) as (driver, _):
+        async with kubernetes_halves(runtime_dir) as (driver, _):
             yield cast("Driver", driver)
         return
     async with _local_runtime(runtime_dir, _POLICIES[request.param]) as local:

@@ -1,0 +1,1 @@
+"""The kubernetes driver: workspaces are pods. One `KubernetesRuntime` speaks to one cluster."""
