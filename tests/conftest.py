@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import hypothesis
 import nats
 import pytest
 from nats.js.errors import NotFoundError
@@ -16,7 +18,20 @@ from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
 from libs.common.settings import CommonSettings
 from tests.support.servers import Servers, servers
 
+# A slow machine is no bug; timings belong into benchmarks.
+hypothesis.settings.register_profile("devpocket", deadline=None)
+hypothesis.settings.load_profile("devpocket")
+
 SettingsT = TypeVar("SettingsT", bound=CommonSettings)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    """Commands join a stack by putting its settings into the environment: no other test may find them there."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

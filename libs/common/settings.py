@@ -46,7 +46,7 @@ class CommonSettings(BaseSettings):
     )
     jwks_url: str = Field(
         default="http://127.0.0.1:8001/api/v1/auth/.well-known/jwks.json",
-        description="Where auth publishes the keys that tokens are checked with",
+        description="Where auth publishes the keys that tokens are checked with; several replicas with commas between",
     )
     jwt_issuer: str = "devpocket"
     jwt_audience: str = "devpocket-api"

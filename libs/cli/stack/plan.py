@@ -75,8 +75,7 @@ def make_plan(
     infrastructure, connections = _infrastructure(options.paths, operator, credentials, previous_ports, picker)
     names = {item.name: replica_names(item.name, options.replicas.get(item.name, 1)) for item in options.services}
     ports = {name: picker.pick(previous_ports.get(name)) for group in names.values() for name in group}
-    auth = names["auth"][0]
-    jwks_url = f"http://{LOOPBACK}:{ports[auth]}{JWKS_PATH}"
+    jwks_url = ",".join(f"http://{LOOPBACK}:{ports[auth]}{JWKS_PATH}" for auth in names["auth"])
     settings = stack_settings(operator, connections, credentials, options.paths, jwks_url)
     environment = with_inherited(settings)
     services = tuple(

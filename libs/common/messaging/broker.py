@@ -66,6 +66,7 @@ class Bus:
         self._servers = [url.strip() for url in settings.nats_url.get_secret_value().split(",")]
         self._client: NatsClient | None = None
         self._jetstream: JetStreamContext | None = None
+        self._fetching: PromptJetStream | None = None
         self._stopping = False
         self._consumers = ConsumerKeeper(settings)
         self._redrives = RedriveDesk(service)
@@ -138,7 +139,8 @@ class Bus:
         self._client = await self.broker.connect()
         self._jetstream = self._client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
         # Before the subscribers start: they take their subscriptions from here.
-        self.broker.config.connection_state.connect(self._client, PromptJetStream(self._client))
+        self._fetching = PromptJetStream(self._client)
+        self.broker.config.connection_state.connect(self._client, self._fetching)
         await self.broker.start()
         await self._redrives.open(self._client)
         self._consumers.start(self._jetstream)
@@ -180,6 +182,8 @@ class Bus:
 
     async def _on_reconnect(self) -> None:
         log.info("nats connection is back")
+        if self._fetching is not None:
+            self._fetching.reconnected()
         self._consumers.look_now()
 
 

@@ -32,11 +32,22 @@ _GRACE_S = 1.0
 class PromptJetStream(JetStreamContext):
     """A JetStream context for FastStream: its durable pull subscriptions deliver at once."""
 
+    def __init__(self, client: NatsClient) -> None:
+        super().__init__(client)
+        self._opened: list[PromptSubscription] = []
+
+    def reconnected(self) -> None:
+        """The server has forgotten what was asked for: ask again now, not when the time is over."""
+        for subscription in self._opened:
+            subscription.look_again()
+
     async def pull_subscribe(self, *args: Any, **options: Any) -> Any:
         """As in nats-py: makes the durable consumer if it is missing, then reads from it."""
         made = await super().pull_subscribe(*args, **options)
         await made.unsubscribe()
-        return await PromptSubscription.open(self._nc, options["stream"], options["durable"])
+        opened = await PromptSubscription.open(self._nc, options["stream"], options["durable"])
+        self._opened.append(opened)
+        return opened
 
 
 class PromptSubscription:
@@ -79,6 +90,10 @@ class PromptSubscription:
                 async with asyncio.timeout(max(until - time.monotonic(), 0.0) + 0.001):
                     await self._changed.wait()
         return [self._arrived.popleft() for _ in range(min(batch, len(self._arrived)))]
+
+    def look_again(self) -> None:
+        """Whoever waits in `fetch` sees whether the request is still good."""
+        self._changed.set()
 
     async def unsubscribe(self, limit: int = 0) -> None:
         """Listen no more; what was delivered and not fetched goes to another replica after the ack wait."""

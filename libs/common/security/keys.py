@@ -30,10 +30,13 @@ class KeySource(Protocol):
 
 
 class JwksClient:
-    """Keeps auth's keys; fetches again when they are old or a `kid` is unknown."""
+    """Keeps auth's keys; fetches again when they are old or a `kid` is unknown.
 
-    def __init__(self, url: str, http: httpx.AsyncClient | None = None) -> None:
-        self._url = url
+    `urls`: one, or several with commas between; the first replica of auth that answers is enough.
+    """
+
+    def __init__(self, urls: str, http: httpx.AsyncClient | None = None) -> None:
+        self._urls = [url.strip() for url in urls.split(",")]
         self._http = http or httpx.AsyncClient(timeout=_TIMEOUT_S)
         self._keys: dict[str, Any] = {}
         self._fetched_at = float("-inf")
@@ -60,19 +63,21 @@ class JwksClient:
         if not self._keys:
             await self._fetch()
         if not self._keys:
-            raise UnavailableError(f"no signing keys from {self._url}")
+            raise UnavailableError(f"no signing keys from {', '.join(self._urls)}")
 
     async def close(self) -> None:
         """Close connections."""
         await self._http.aclose()
 
     async def _fetch(self) -> None:
-        try:
-            response = await self._http.get(self._url)
-            response.raise_for_status()
-            keys = {item["kid"]: PyJWK(item).key for item in response.json()["keys"]}
-        except (httpx.HTTPError, ValueError, KeyError) as error:
-            log.warning("signing keys not fetched", url=self._url, error=repr(error))
-            return
-        self._keys = keys
-        self._fetched_at = time.monotonic()
+        for url in self._urls:
+            try:
+                response = await self._http.get(url)
+                response.raise_for_status()
+                keys = {item["kid"]: PyJWK(item).key for item in response.json()["keys"]}
+            except (httpx.HTTPError, ValueError, KeyError) as error:
+                log.warning("signing keys not fetched", url=url, error=repr(error))
+            else:
+                self._keys = keys
+                self._fetched_at = time.monotonic()
+                return

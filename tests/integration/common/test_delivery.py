@@ -251,6 +251,29 @@ class TestServerGone:
 
 
 class TestFetching:
+    async def test_after_a_reconnect_it_is_asked_for_again_at_once(
+        self, server: LocalServer, make_settings: Callable[..., Any]
+    ) -> None:
+        settings = make_settings(CommonSettings, nats_url=f"nats://127.0.0.1:{server.port}")
+
+        async def handler(_: Delivery) -> None:
+            return
+
+        async with running(settings, handler) as bus:
+            prompt = PromptJetStream(bus.client)
+            subscription = await prompt.pull_subscribe("devpocket.user.*.*", durable="prompt", stream=EVENTS_STREAM)
+            waiting = asyncio.create_task(subscription.fetch(64, timeout=600))
+            reconnects = bus.client.stats["reconnects"]
+            server.kill()
+            server.start()
+            event = locked()
+            await publish_at_last(bus, event)
+            assert bus.client.stats["reconnects"] > reconnects
+            prompt.reconnected()
+            async with asyncio.timeout(30):
+                (message,) = await waiting
+            assert Event.model_validate_json(message.data).id == event.id
+
     async def test_a_message_is_handed_out_when_it_comes_not_when_the_batch_is_full_or_the_time_over(
         self, settings: CommonSettings
     ) -> None:

@@ -100,6 +100,13 @@ class TestPlan:
         for secret in (credentials.nats_password, credentials.redis_password, credentials.mongo_password):
             assert secret not in shown
 
+    def test_keys_are_asked_of_every_replica_of_auth(self, paths: StackPaths) -> None:
+        plan = make_plan(StackOptions(paths, 8123, {"auth": 2}), {}, Credentials(), {})
+        ports = [spec.port for spec in plan.stages[1].specs if spec.name.startswith("auth")]
+        urls = [f"http://127.0.0.1:{port}/api/v1/auth/.well-known/jwks.json" for port in ports]
+        assert plan.settings["JWKS_URL"].split(",") == urls
+        assert len(urls) == 2
+
     def test_what_the_operator_brings_is_not_started(self, paths: StackPaths) -> None:
         brought = {"MONGODB_URL": "mongodb://me:pw@db1,db2/?tls=true", "NATS_URL": "nats://a:b@n1,nats://a:b@n2"}
         plan = make_plan(StackOptions(paths), brought, Credentials(), {})

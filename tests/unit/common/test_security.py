@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -18,7 +19,8 @@ from libs.common.clock import utc_now
 from libs.common.context import Cause
 from libs.common.contracts.events import Event, UserSessionsRevoked
 from libs.common.contracts.identity import Plan
-from libs.common.errors import UnauthenticatedError
+from libs.common.errors import UnauthenticatedError, UnavailableError
+from libs.common.security.keys import JwksClient
 from libs.common.security.revocation import Revocations
 from libs.common.security.sealing import SealBrokenError, Sealer
 from libs.common.security.tokens import TokenVerifier, token_claims
@@ -177,3 +179,31 @@ class TestSettings:
     def test_no_secret_shows_when_settings_are_printed(self) -> None:
         settings = CommonSettings(_env_file=None, nats_url="nats://user:hunter2@h", secret_key="hunter2")
         assert "hunter2" not in f"{settings} {settings!r} {json.dumps(settings.model_dump(mode='json'))}"
+
+
+class TestSigningKeys:
+    async def test_another_replica_of_auth_is_asked_when_one_is_away(self) -> None:
+        asked: list[str] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            asked.append(request.url.host)
+            if request.url.host == "one":
+                raise httpx.ConnectError("away")
+            public = Ed25519PrivateKey.generate().public_key()
+            key = jwt.algorithms.OKPAlgorithm.to_jwk(public, as_dict=True)
+            return httpx.Response(200, json={"keys": [{**key, "kid": "k1", "alg": "EdDSA"}]})
+
+        keys = JwksClient("http://one/keys, http://two/keys", httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+        await keys.probe()
+        assert await keys.get("k1") is not None
+        assert asked == ["one", "two"]
+        await keys.close()
+
+    async def test_nobody_there_is_said_with_all_addresses(self) -> None:
+        def answer(_: httpx.Request) -> httpx.Response:
+            return httpx.Response(503)
+
+        keys = JwksClient("http://one,http://two", httpx.AsyncClient(transport=httpx.MockTransport(answer)))
+        with pytest.raises(UnavailableError, match="http://one, http://two"):
+            await keys.probe()
+        await keys.close()
