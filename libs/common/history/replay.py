@@ -23,7 +23,7 @@ from libs.common.messaging.subscriptions import Delivery, Subscription, decoded
 from libs.common.mongo import UNAVAILABLE_ERRORS, Database
 
 # Events of different users are handled at the same time, as live replicas do.
-_WORKERS = 16
+_WORKERS = 8
 _BATCH = 256
 # Publishing again what is stored already happens within minutes, so this many ids find every repeat in practice.
 _REMEMBERED_IDS = 100_000
