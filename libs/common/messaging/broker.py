@@ -40,19 +40,10 @@ _GRACE_S = 5.0
 log = structlog.get_logger(__name__)
 
 
-class _NoIdleFetches(logging.Filter):
-    """nats-py may end an idle fetch with the built-in TimeoutError, which FastStream takes for a failure of the task:
-    it starts the next fetch and logs a traceback of nothing."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], TimeoutError))
-
-
 def _faststream_logger() -> logging.Logger:
     """Warnings and errors only: two lines for each message cost more than handling it."""
     logger = logging.getLogger("devpocket.faststream")
     logger.setLevel(logging.WARNING)
-    logger.filters = [_NoIdleFetches()]
     return logger
 
 

@@ -29,6 +29,8 @@ MAX_ABANDONED_DELIVERIES = 16
 # From here on a message is suspected of killing its process: suspects are handled one after the other.
 _SUSPECT_DELIVERIES = 4
 _SUSPECTS = ""
+# Messages with an outcome in this process that are remembered; more are not in retry at a time.
+_MAX_SURVIVED = 1_000
 # Far above what any handler needs; one that hangs must not hang for ever.
 _HANDLER_LIMIT_S = 120.0
 _FIRST_DELAY_S = 1.0
@@ -70,6 +72,7 @@ class DeliveryPolicy:
         self._jetstream = jetstream
         self._outages = outages
         self._has_condemned = False
+        self._survived: dict[tuple[str, int], None] = {}
 
     async def deliver(self, message: Msg, handler: Handler) -> None:
         """Run the handler, then acknowledge according to the outcome. Raises nothing but cancellation."""
@@ -87,21 +90,28 @@ class DeliveryPolicy:
             # The connection is gone, and with it the claim to the message: it is delivered again.
             log.warning("outcome could not be told", subject=message.subject, error=repr(error))
 
-    def condemns(self, deliveries: int) -> bool:
+    def condemns(self, consumer: str, sequence: int, deliveries: int) -> bool:
         """Whether a message delivered so often without an outcome is to blame.
 
         A process that dies takes all that it holds with it, and each of these deliveries is counted. Suspects are
-        handled one by one, so the guilty one is the first that is met: one verdict in the life of a process.
+        handled one by one, so the guilty one is the first that is met: one verdict in the life of a process. A message
+        that this process has tried in vain and survived waits for something and kills nobody.
         """
-        if deliveries <= MAX_ABANDONED_DELIVERIES or self._has_condemned:
+        if deliveries <= MAX_ABANDONED_DELIVERIES or self._has_condemned or (consumer, sequence) in self._survived:
             return False
         self._has_condemned = True
         return True
 
+    def survived(self, consumer: str, sequence: int) -> None:
+        """The message will be tried again, and it was not it that ended a process."""
+        self._survived[consumer, sequence] = None
+        if len(self._survived) > _MAX_SURVIVED:
+            del self._survived[next(iter(self._survived))]
+
     async def _handle(self, message: Msg, handler: Handler) -> None:
         """As a child of the span that published the event, and as the cause of what the handler does."""
         metadata = message.metadata
-        if self.condemns(metadata.num_delivered):
+        if self.condemns(metadata.consumer, metadata.sequence.stream, metadata.num_delivered):
             raise PermanentError(f"gave up: {metadata.num_delivered - 1} deliveries ended without an outcome")
         delivery = decoded(message.data, subject=message.subject, sequence=metadata.sequence.stream)
         event = delivery.event
@@ -146,6 +156,7 @@ class DeliveryPolicy:
             delay_s=delay_s,
             error=repr(error),
         )
+        self.survived(message.metadata.consumer, message.metadata.sequence.stream)
         await message.nak(delay=delay_s)
 
     async def _dead_letter(self, message: Msg, error: Exception, deliveries: int) -> None:

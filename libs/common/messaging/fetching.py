@@ -82,9 +82,10 @@ class PromptSubscription:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise NatsTimeoutError
+            # Before asking: what arrives while the request is on its way must end the wait.
+            self._changed.clear()
             if not self._is_open:
                 await self._request(batch, wait_s)
-            self._changed.clear()
             until = min(deadline, self._open_until)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(until - time.monotonic(), 0.0) + 0.001):

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
+from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.errors import NotFoundError
 
@@ -25,7 +26,7 @@ from libs.common.messaging.broker import Bus
 from libs.common.messaging.consumers import ConsumerKeeper
 from libs.common.messaging.dead_letter import ORIGINAL_SEQUENCE, ORIGINAL_SUBJECT
 from libs.common.messaging.delivery import DeliveryPolicy
-from libs.common.messaging.fetching import PromptJetStream
+from libs.common.messaging.fetching import PromptJetStream, PromptSubscription
 from libs.common.messaging.redrive import redrive_subject
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
 from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE, Delivery, Subscription
@@ -147,23 +148,34 @@ class TestFailures:
         async def handler(_: Delivery) -> None:
             nonlocal tries
             tries += 1
-            if tries <= policy.MAX_DELIVERIES + 2:
+            if tries <= policy.MAX_ABANDONED_DELIVERIES + 2:
                 raise TemporaryError("not yet", delay_s=0.02)
 
         async with running(settings, handler) as bus:
             await publish(bus, locked())
             await settled(bus)
             assert await dead_letters(bus) == 0
-        assert tries == policy.MAX_DELIVERIES + 3
+        assert tries == policy.MAX_ABANDONED_DELIVERIES + 3
 
     def test_of_a_batch_that_dies_with_its_process_only_one_message_is_blamed(self) -> None:
         def jetstream() -> Any:
             raise AssertionError("nothing is published")
 
         rules = DeliveryPolicy("envs", jetstream, ())
-        assert not rules.condemns(policy.MAX_ABANDONED_DELIVERIES)
-        assert rules.condemns(policy.MAX_ABANDONED_DELIVERIES + 1)
-        assert not rules.condemns(policy.MAX_ABANDONED_DELIVERIES + 1)
+        too_often = policy.MAX_ABANDONED_DELIVERIES + 1
+        assert not rules.condemns("users", 7, policy.MAX_ABANDONED_DELIVERIES)
+        assert rules.condemns("users", 7, too_often)
+        assert not rules.condemns("users", 8, too_often)
+
+    def test_a_message_that_the_process_has_survived_is_not_blamed(self) -> None:
+        def jetstream() -> Any:
+            raise AssertionError("nothing is published")
+
+        rules = DeliveryPolicy("envs", jetstream, ())
+        rules.survived("users", 7)
+        too_often = policy.MAX_ABANDONED_DELIVERIES + 1
+        assert not rules.condemns("users", 7, too_often)
+        assert rules.condemns("users", 8, too_often)
 
 
 class TestImportedHistory:
@@ -251,6 +263,20 @@ class TestServerGone:
 
 
 class TestFetching:
+    async def test_what_arrives_while_it_is_asked_for_is_not_waited_for(self) -> None:
+        class Quick:
+            """A server whose answer is there before `publish` returns."""
+
+            stats: ClassVar = {"reconnects": 0}
+
+            async def publish(self, _subject: str, _payload: bytes, reply: str) -> None:
+                await subscription._on_message(Msg(cast("Any", None), subject="s", reply="$JS.ACK.x", data=b"1"))
+
+        subscription = PromptSubscription(cast("Any", Quick()), "S", "c", "inbox")
+        async with asyncio.timeout(30):
+            (message,) = await subscription.fetch(64, timeout=600)
+        assert message.data == b"1"
+
     async def test_after_a_reconnect_it_is_asked_for_again_at_once(
         self, server: LocalServer, make_settings: Callable[..., Any]
     ) -> None:
