@@ -13,6 +13,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol, runtime_checkable
 
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+
 
 class WorkspacePhase(StrEnum):
     """What a runtime knows of a workspace; the volume exists in every phase."""
@@ -47,6 +49,7 @@ class WorkspaceSpec:
 
     `generation` is the wish this spec belongs to. `variables` is left out of `repr` because it may hold secrets.
     `startup_command` runs once per start in a login shell inside /workspace; its output goes to the workspace's logs.
+    `image_pull_policy` None leaves it to the driver.
     """
 
     ref: WorkspaceRef
@@ -56,6 +59,7 @@ class WorkspaceSpec:
     limits: WorkspaceLimits
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     startup_command: str | None = None
+    image_pull_policy: PullPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +184,13 @@ class WorkspaceRuntime(Protocol):
         """Release what this process holds; running workspaces stay as they are."""
         ...
 
+    async def check(self) -> str:
+        """Ask the runtime whether it can do its work; returns its version. Cheap, and done within a few seconds.
+
+        Raises RuntimeUnavailableError with a sentence that says what is wrong.
+        """
+        ...
+
     async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
         """Make the workspace run with this spec; returns when it is ready for `exec`.
 
@@ -251,3 +262,7 @@ class ExecRuntime(Protocol):
     ) -> AsyncIterator[LogLine]:
         """Log lines, oldest first: the last `tail`, or all since `since`; `follow` goes on until cancelled."""
         ...
+
+
+class Driver(WorkspaceRuntime, ExecRuntime, Protocol):
+    """Both halves of one cluster."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from libs.common.contracts.environments import Resources
+from libs.common.contracts.environments import PullPolicy, Resources
 
 ALIASES = {"node": "nodejs", "go": "golang"}
 """Names that clients of the original use, by the name they stand for."""
@@ -32,7 +32,10 @@ class TemplateStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`startup_commands` run, joined by `&&`, at every start of an environment that names no command of its own."""
+    """`startup_commands` run, joined by `&&`, at every start of an environment that names no command of its own.
+
+    `image_pull_policy` None leaves it to the cluster that the environment runs in.
+    """
 
     name: str
     display_name: str
@@ -50,6 +53,7 @@ class Template:
     version: str = "1.0.0"
     documentation_url: str | None = None
     icon_url: str | None = None
+    image_pull_policy: PullPolicy | None = None
 
     @property
     def startup_command(self) -> str | None:

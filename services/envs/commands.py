@@ -8,20 +8,31 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import ValidationError
 
 from libs.common import mongo
+from libs.common.clock import utc_now
 from libs.common.errors import DevPocketError
+from services.envs.catalog import Template, TemplateCategory
 from services.envs.deps import build
-from services.envs.schemas import TemplateResponse
+from services.envs.schemas import TemplateCreate, TemplateFields, TemplateResponse
 from services.envs.service.templates import TemplateService
 from services.envs.settings import EnvsSettings
 
 app = typer.Typer(help="Templates that environments are made from.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Name = Annotated[str, typer.Argument(help="The template's name.", metavar="NAME")]
+PullPolicyOption = Annotated[
+    str | None, typer.Option("--pull-policy", help="Always, IfNotPresent, Never, or default: as the cluster does.")
+]
+Commands = Annotated[
+    list[str] | None, typer.Option("--command", help="Runs at every start; may be given several times.")
+]
+Port = Annotated[int | None, typer.Option("--port", help="Where its program usually listens.")]
 T = TypeVar("T")
 
 
@@ -38,11 +49,24 @@ def _run(job: Callable[[TemplateService], Awaitable[T]]) -> T:
 
     try:
         return asyncio.run(run())
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False)
+        text = "; ".join(f"{item['loc'][0] if item['loc'] else 'it'}: {item['msg']}" for item in problems)
+        typer.secho(text, err=True, fg=typer.colors.RED)
     except (DevPocketError, ValueError) as error:
         typer.secho(str(error), err=True, fg=typer.colors.RED)
     except mongo.UNAVAILABLE_ERRORS:
         typer.secho("MongoDB cannot be reached: is the stack running? Check MONGODB_URL", err=True, fg=typer.colors.RED)
     raise typer.Exit(1)
+
+
+def _print(template: Template, count: int, *, as_json: bool) -> None:
+    shown = TemplateResponse.of(template, count).model_dump(mode="json")
+    if as_json:
+        typer.echo(json.dumps(shown))
+        return
+    for name, value in shown.items():
+        typer.echo(f"{name:<22}  {value if isinstance(value, str | int) else json.dumps(value)}")
 
 
 @app.command("list")
@@ -55,9 +79,67 @@ def list_templates(as_json: Json = False) -> None:
         return
     for template, count in found:
         environments = "environment" if count == 1 else "environments"
+        policy = template.image_pull_policy or "default"
         typer.echo(
-            f"{template.name:<20}  {template.status:<10}  {template.docker_image:<40}  {count:>5} {environments}"
+            f"{template.name:<20}  {template.status:<10}  {template.docker_image:<40}  {policy:<12}  "
+            f"{count:>5} {environments}"
         )
+
+
+@app.command()
+def show(name: Name, as_json: Json = False) -> None:
+    """Show one template."""
+    _print(*_run(lambda templates: templates.get(name, sees_deprecated=True)), as_json=as_json)
+
+
+@app.command()
+def add(
+    *,
+    name: Name,
+    image: Annotated[str, typer.Option(help="The image its environments run; any with a shell will do.")],
+    display_name: Annotated[str | None, typer.Option(help="What users see. Default: the name.")] = None,
+    description: Annotated[str | None, typer.Option(help="What users read. Default: the image.")] = None,
+    category: Annotated[TemplateCategory, typer.Option(help="What kind it is.")] = TemplateCategory.FRAMEWORK,
+    pull_policy: PullPolicyOption = None,
+    command: Commands = None,
+    port: Port = None,
+    as_json: Json = False,
+) -> None:
+    """Add a template."""
+
+    async def job(templates: TemplateService) -> Template:
+        fields = {"name": name, "display_name": display_name or name, "description": description or f"From {image}"}
+        more = _given(image, pull_policy, command, port)
+        body = TemplateCreate.model_validate({**fields, "category": category, **more})
+        return await templates.create(body.to_domain(utc_now()))
+
+    _print(_run(job), 0, as_json=as_json)
+
+
+@app.command("set")
+def set_fields(
+    *,
+    name: Name,
+    image: Annotated[str | None, typer.Option(help="Another image.")] = None,
+    pull_policy: PullPolicyOption = None,
+    command: Commands = None,
+    port: Port = None,
+    as_json: Json = False,
+) -> None:
+    """Change a template. Environments made from it keep what they have; new ones get this."""
+
+    async def job(templates: TemplateService) -> tuple[Template, int]:
+        fields = TemplateFields.model_validate(_given(image, pull_policy, command, port))
+        return await templates.change(name, fields.values())
+
+    _print(*_run(job), as_json=as_json)
+
+
+def _given(image: str | None, pull_policy: str | None, command: list[str] | None, port: int | None) -> dict[str, Any]:
+    values = {"docker_image": image, "image_pull_policy": pull_policy, "default_port": port}
+    # One empty command takes all away.
+    commands = None if command is None else [text for text in command if text]
+    return {key: value for key, value in {**values, "startup_commands": commands}.items() if value is not None}
 
 
 @app.command()

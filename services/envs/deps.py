@@ -9,12 +9,14 @@ from libs.common.mongo import Database
 from libs.common.security.sealing import Sealer
 from services.envs.repository import (
     AccountRepository,
+    ClusterRepository,
     EnvironmentRepository,
     MetricsRepository,
     TemplateRepository,
 )
 from services.envs.service.accounts import AccountService
 from services.envs.service.environments import EnvironmentService
+from services.envs.service.regions import RegionService
 from services.envs.service.reports import ReportService
 from services.envs.service.templates import TemplateService
 from services.envs.service.usage import UsageService
@@ -31,15 +33,17 @@ class UseCases:
     environments: EnvironmentService
     templates: TemplateService
     accounts: AccountService
+    regions: RegionService
     reports: ReportService
     usage: UsageService
     _stores: tuple[EnvironmentRepository, MetricsRepository]
 
     async def prepare(self) -> None:
-        """Indexes, and the templates that every installation has."""
+        """Indexes, the templates that every installation has, and what the settings say of their images."""
         for store in self._stores:
             await store.create_indexes()
         await self.templates.seed()
+        await self.templates.apply_settings()
 
 
 def build(settings: EnvsSettings, database: Database, relay: OutboxRelay | None) -> UseCases:
@@ -47,17 +51,26 @@ def build(settings: EnvsSettings, database: Database, relay: OutboxRelay | None)
     environments = EnvironmentRepository(database, relay)
     metrics = MetricsRepository(database)
     accounts = AccountService(AccountRepository(database))
-    templates = TemplateService(TemplateRepository(database), environments, image_prefix=settings.template_image_prefix)
+    regions = RegionService(ClusterRepository(database))
+    templates = TemplateService(
+        TemplateRepository(database),
+        environments,
+        image_prefix=settings.template_image_prefix,
+        images=settings.template_images,
+        pull_policies=settings.template_pull_policy,
+    )
     return UseCases(
         environments=EnvironmentService(
             environments,
             templates,
             accounts,
+            regions,
             Sealer(settings.secret_key.get_secret_value(), VARIABLES_PURPOSE),
             verified_only=settings.require_email_verification,
         ),
         templates=templates,
         accounts=accounts,
+        regions=regions,
         reports=ReportService(environments),
         usage=UsageService(environments, metrics),
         _stores=(environments, metrics),

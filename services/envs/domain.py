@@ -50,6 +50,12 @@ _ROWS: tuple[tuple[Trigger, Iterable[EnvironmentStatus], EnvironmentStatus], ...
     (Report.STOPPED, (ERROR,), STOPPED),
     (Report.FAILED, (ERROR,), ERROR),
     (Report.FAILED, (TERMINATING,), TERMINATING),
+    # Said again when it can be seen again.
+    (Report.RUNNING, (RUNNING,), RUNNING),
+    *(
+        (Report.DELAYED, (status,), status)
+        for status in (CREATING, STARTING, RESTARTING, STOPPING, TERMINATING, RUNNING)
+    ),
 )
 
 TRANSITIONS: dict[tuple[EnvironmentStatus, Trigger], EnvironmentStatus] = {
@@ -77,7 +83,9 @@ FULFILS: dict[Report, DesiredState] = {
     Report.STOPPED: DesiredState.STOPPED,
     Report.DELETED: DesiredState.DELETED,
 }
-"""A success counts only for the wish it fulfils; a failure counts for any."""
+"""A success counts only for the wish it fulfils; a failure or a delay counts for any."""
+
+_WITH_REASON = frozenset({Report.FAILED, Report.DELAYED})
 
 _WISHES: dict[Command, type[EnvironmentWish]] = {
     Command.START: EnvironmentStartRequested,
@@ -170,11 +178,12 @@ def observe(environment: Environment, seen: Observation, now: datetime) -> Chang
         report_sequence=seen.sequence,
         version=environment.version + 1,
         installation_completed=installed,
+        cluster=seen.cluster,
     )
     target = TRANSITIONS.get((environment.status, seen.report))
     if target is None or FULFILS.get(seen.report, environment.desired) is not environment.desired:
         return Change(environment, heard)
-    reason = failure_sentence(seen.reason, seen.message) if seen.report is Report.FAILED else None
+    reason = failure_sentence(seen.reason, seen.message) if seen.report in _WITH_REASON else None
     if (target, reason) == (environment.status, environment.status_reason):
         return Change(environment, heard)
     after = replace(heard, status=target, status_reason=reason, updated_at=now)
@@ -210,6 +219,7 @@ def _wish(kind: type[WishT], environment: Environment) -> WishT:
         spec=WorkspaceTemplate(
             template=environment.template,
             image=environment.image,
+            image_pull_policy=environment.image_pull_policy,
             resources=environment.resources,
             variables_sealed=environment.variables_sealed,
             startup_command=environment.startup_command,
@@ -225,6 +235,7 @@ def _status_changed(before: Environment, after: Environment) -> EnvironmentStatu
         status=after.status,
         previous=before.status,
         status_reason=after.status_reason,
+        cluster=after.cluster,
         generation=after.generation,
         version=after.version,
     )

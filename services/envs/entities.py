@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from libs.common.contracts.environments import DesiredState, EnvironmentStatus, Resources
+from libs.common.contracts.clusters import DEFAULT_CLUSTER
+from libs.common.contracts.environments import DesiredState, EnvironmentStatus, PullPolicy, Resources
 from libs.common.contracts.events import EventData
 
 
@@ -25,6 +26,7 @@ class Report(StrEnum):
     RUNNING = "running"
     STOPPED = "stopped"
     FAILED = "failed"
+    DELAYED = "delayed"
     DELETED = "deleted"
 
 
@@ -44,7 +46,7 @@ class Environment:
 
     `generation` rises with every wish that concerns the runtime, `version` with every write but those of usage and
     last access. `report_sequence` is the stream sequence of the last report applied to this generation. `slot` is the
-    place it takes in the owner's plan, None once it is terminated.
+    place it takes in the owner's plan, None once it is terminated. `cluster`: where its workspace is, as last reported.
     """
 
     id: str
@@ -71,6 +73,8 @@ class Environment:
     last_accessed: datetime | None = None
     deleted_at: datetime | None = None
     usage: Usage | None = None
+    image_pull_policy: PullPolicy | None = None
+    cluster: str = DEFAULT_CLUSTER
 
     @property
     def is_live(self) -> bool:
@@ -98,6 +102,7 @@ class Observation:
     sequence: int
     reason: str | None = None
     message: str | None = None
+    cluster: str = DEFAULT_CLUSTER
 
 
 @dataclass(frozen=True, slots=True)

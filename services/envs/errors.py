@@ -79,6 +79,16 @@ class UnknownTemplateError(DevPocketError):
     code = "unknown_template"
 
 
+class UnknownRegionError(DevPocketError):
+    """No cluster is in this region."""
+
+    kind = ErrorKind.UNPROCESSABLE
+    code = "unknown_region"
+
+    def __init__(self, region: str, known: list[str]) -> None:
+        super().__init__(f"Unknown region '{region}'; choose one of {', '.join(known)}, or none")
+
+
 class InvalidCursorError(DevPocketError):
     """The cursor was not made by this API."""
 

@@ -30,7 +30,7 @@ def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None =
     platform = Platform(settings, SERVICE, keys=keys)
     use_cases = build(settings, platform.database, platform.outbox)
     live = LiveFeed(platform.bus)
-    for subscription in subscriptions(use_cases.reports, use_cases.accounts):
+    for subscription in subscriptions(use_cases.reports, use_cases.accounts, use_cases.regions):
         platform.bus.subscribe(subscription)
     subscribe_usage(platform.bus, use_cases.usage)
     platform.revocations.on_revoked(live.close_session)

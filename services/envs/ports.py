@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from libs.common.contracts.clusters import ClusterState
 from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.contracts.events import Event
 from libs.common.contracts.telemetry import UsageSample
@@ -117,6 +118,18 @@ class StoredEvent:
     user_id: str | None
     type: str
     body: dict[str, Any]
+
+
+class ClusterStore(Protocol):
+    """The read model of clusters."""
+
+    async def keep(self, state: ClusterState) -> None:
+        """Unless something as new is known."""
+        ...
+
+    async def regions(self) -> set[str]:
+        """Of clusters that are not removed; none while no event has told of any."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

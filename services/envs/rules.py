@@ -18,6 +18,8 @@ MAX_VARIABLES_BYTES = 128 * 1024
 _NAME = re.compile(r"^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$")
 # POSIX.1-2017, base definitions 8.1: what a shell can assign.
 _VARIABLE = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+# An image by name, tag or digest: https://github.com/distribution/reference, loosely.
+IMAGE = r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$"
 _RESERVED_PREFIXES = ("LD_", "DEVPOCKET_")
 # Below these not even a shell starts.
 MIN_CPU_MILLIS = 10

@@ -10,22 +10,25 @@ from datetime import timedelta
 from fastapi import FastAPI
 
 from libs.common.clock import utc_now
+from libs.common.clusters import ClusterDrivers
 from libs.common.http.app import create_service_app
 from libs.common.http.replays import replay_router
 from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
 from libs.common.security.sealing import Sealer
-from libs.runtime.factory import create_workspace_runtime
 from libs.runtime.port import WorkspaceRuntime
 from services.orchestrator import api
+from services.orchestrator.connecting import Connector
 from services.orchestrator.domain.model import Limits
 from services.orchestrator.events import NatsUsage, StreamHistory, subscriptions
 from services.orchestrator.replay import replay_target
-from services.orchestrator.repository import COLLECTION, SERVICE, MongoEnvironments
+from services.orchestrator.repository import CLUSTERS, COLLECTION, SERVICE, MongoClusters, MongoEnvironments
+from services.orchestrator.service.clusters import ClusterAdministration
 from services.orchestrator.service.dispatch import Dispatcher, Pace
+from services.orchestrator.service.fleet import FleetRuntime
 from services.orchestrator.service.orphans import OrphanCollector
-from services.orchestrator.service.readiness import RuntimeReadiness
 from services.orchestrator.service.reconcile import Reconciler, Work
+from services.orchestrator.service.registry import ClusterRegistry, ClusterWatch, DefaultCluster
 from services.orchestrator.service.usage import UsageSampler
 from services.orchestrator.service.wishes import Wishes
 from services.orchestrator.settings import OrchestratorSettings
@@ -37,74 +40,118 @@ def create_app(
     keys: KeySource | None = None,
     runtime: WorkspaceRuntime | None = None,
 ) -> FastAPI:
-    """The service; `keys` and `runtime` replace auth's JWKS and the configured driver."""
+    """The service; `keys` replaces auth's JWKS, `runtime` the driver of the cluster `default`."""
     settings = settings or OrchestratorSettings()
-    runtime = runtime or create_workspace_runtime(
-        settings.runtime, local_dir=settings.local_runtime_dir, isolation=settings.local_runtime_isolation
-    )
-    readiness = RuntimeReadiness(runtime)
-    platform = Platform(settings, SERVICE, keys=keys, extra_probes={"runtime": readiness.probe})
+    platform = Platform(settings, SERVICE, keys=keys)
     orchestrator = Orchestrator(settings, platform, runtime)
+    platform.health.add("runtime", orchestrator.clusters.probe)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
-            async with platform.starting(orchestrator.store.create_indexes, orchestrator.start):
+            async with platform.starting(orchestrator.prepare, orchestrator.start):
                 yield
         finally:
             await orchestrator.stop()
-            await runtime.close()
 
     app = create_service_app(platform, [api.router, replay_router(SERVICE, replay_target)], lifespan)
-    app.state.readiness = readiness
+    app.state.administration = orchestrator.administration
+    app.state.registry = orchestrator.registry
     return app
 
 
 class Orchestrator:
-    """The parts that work in the background, wired to each other."""
+    """The parts that work in the background, wired to each other. `runtime` replaces the driver of `default`."""
 
-    def __init__(self, settings: OrchestratorSettings, platform: Platform, runtime: WorkspaceRuntime) -> None:
-        collection = platform.database[COLLECTION]
-        # A wish can come back for as long as the stream holds it; its tombstone lasts longer.
-        tombstone_life = timedelta(days=settings.stream_max_age_days + 1)
-        self.store = MongoEnvironments(collection, platform.outbox.attach(collection), tombstone_life=tombstone_life)
+    def __init__(
+        self, settings: OrchestratorSettings, platform: Platform, runtime: WorkspaceRuntime | None = None
+    ) -> None:
+        secret_key = settings.secret_key.get_secret_value()
+        drivers = ClusterDrivers(settings, secret_key)
+        self._environments = _environments(settings, platform)
+        collection = platform.database[CLUSTERS]
+        cluster_store = MongoClusters(collection, platform.outbox.attach(collection))
+        self._fleet = FleetRuntime(in_flight=settings.cluster_operations)
+
+        def make_driver(cluster_id: str, sealed: str | None) -> WorkspaceRuntime:
+            return runtime if runtime is not None and sealed is None else drivers.make(cluster_id, sealed)
+
+        self.registry = ClusterRegistry(
+            cluster_store,
+            self._environments,
+            self._fleet,
+            make_driver,
+            utc_now,
+            default=DefaultCluster(settings.region_name, settings.runtime),
+        )
+        self.administration = ClusterAdministration(cluster_store, self._environments, Connector(drivers), utc_now)
         came_up = asyncio.Event()
-        sealer = Sealer(settings.secret_key.get_secret_value(), "environment-variables")
-        reconciler = Reconciler(self.store, runtime, sealer.open, utc_now, _work(settings), on_running=came_up.set)
+        reconciler = Reconciler(
+            self._environments,
+            self._fleet,
+            self.registry,
+            Sealer(secret_key, "environment-variables").open,
+            clock=utc_now,
+            work=_work(settings),
+            on_running=came_up.set,
+        )
         pace = Pace(settings.reconcile_concurrency, settings.scan_interval_seconds, settings.shutdown_grace_seconds)
-        self.dispatcher = Dispatcher(reconciler, self.store, runtime, utc_now, pace)
-        self.usage = UsageSampler(
-            self.store,
-            runtime,
+        self._dispatcher = Dispatcher(reconciler, self._environments, self._fleet, utc_now, pace)
+        self.clusters = ClusterWatch(
+            self.registry,
+            cluster_store,
+            self._dispatcher,
+            utc_now,
+            refresh_s=settings.cluster_refresh_seconds,
+            check_s=settings.cluster_check_seconds,
+        )
+        self._usage = UsageSampler(
+            self._environments,
+            self._fleet,
             NatsUsage(platform.bus),
-            self.dispatcher,
+            self._dispatcher,
             utc_now,
             interval_s=settings.metrics_interval_seconds,
             wake=came_up,
         )
-        self.orphans = OrphanCollector(
-            self.store,
-            runtime,
+        self._orphans = OrphanCollector(
+            self._environments,
+            self._fleet,
             StreamHistory(platform.bus),
-            self.dispatcher,
+            self._dispatcher,
             utc_now,
             interval_s=settings.orphan_scan_interval_seconds,
             grace_s=settings.orphan_grace_seconds,
         )
-        for subscription in subscriptions(Wishes(self.store, self.dispatcher.wished, utc_now)):
+        for subscription in subscriptions(Wishes(self._environments, self._dispatcher.wished, utc_now)):
             platform.bus.subscribe(subscription)
+
+    async def prepare(self) -> None:
+        """Indexes, and the clusters."""
+        await self._environments.create_indexes()
+        await self.clusters.prepare()
 
     async def start(self) -> None:
         """Begin to work; the connections are there."""
-        await self.dispatcher.start()
-        self.usage.start()
-        self.orphans.start()
+        await self._dispatcher.start()
+        self.clusters.start()
+        self._usage.start()
+        self._orphans.start()
 
     async def stop(self) -> None:
         """Stop taking work; workspaces run on."""
-        await self.orphans.stop()
-        await self.usage.stop()
-        await self.dispatcher.stop()
+        await self.clusters.stop()
+        await self._orphans.stop()
+        await self._usage.stop()
+        await self._dispatcher.stop()
+        await self._fleet.close()
+
+
+def _environments(settings: OrchestratorSettings, platform: Platform) -> MongoEnvironments:
+    collection = platform.database[COLLECTION]
+    # A wish can come back for as long as the stream holds it; its tombstone lasts longer.
+    tombstone_life = timedelta(days=settings.stream_max_age_days + 1)
+    return MongoEnvironments(collection, platform.outbox.attach(collection), tombstone_life=tombstone_life)
 
 
 def _work(settings: OrchestratorSettings) -> Work:
@@ -117,7 +164,6 @@ def _work(settings: OrchestratorSettings) -> Work:
         loss_window_s=settings.crash_loop_window_seconds,
     )
     return Work(
-        runtime_name=settings.runtime,
         limits=limits,
         lease_s=settings.lease_seconds,
         stop_grace_s=settings.stop_grace_seconds,

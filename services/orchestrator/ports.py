@@ -1,14 +1,17 @@
-"""What the orchestrator needs from outside. The runtime itself is `libs.runtime.port.WorkspaceRuntime`."""
+"""What the orchestrator needs from outside. Each cluster's runtime is a `libs.runtime.port.WorkspaceRuntime`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
+from libs.common.contracts.clusters import ClusterConnection
 from libs.common.contracts.environments import DesiredState
 from libs.common.contracts.events import EnvironmentWish
 from libs.common.contracts.telemetry import UsageSample
+from libs.runtime.port import ObservedWorkspace, WorkspaceRef, WorkspaceSpec, WorkspaceStats
+from services.orchestrator.domain.clusters import Cluster, ClusterChange
 from services.orchestrator.domain.model import Change, Environment, WishCause
 
 
@@ -56,8 +59,16 @@ class EnvironmentStore(Protocol):
         """Environments that want a look now and have no lease, longest waiting first."""
         ...
 
-    async def living(self) -> Sequence[str]:
-        """All environments but those whose deletion is done and checked."""
+    async def living(self, cluster_id: str | None = None) -> Sequence[str]:
+        """All environments, or all of one cluster, but those whose deletion is done and checked."""
+        ...
+
+    async def count(self, cluster_id: str) -> int:
+        """How many environments were placed in this cluster and are not deleted."""
+        ...
+
+    async def wake(self, cluster_id: str, now: datetime) -> int:
+        """Have every environment of this cluster looked at soon, whatever it was waiting for; returns how many."""
         ...
 
     async def buried(self, environment_ids: Sequence[str]) -> dict[str, bool]:
@@ -70,6 +81,97 @@ class EnvironmentStore(Protocol):
 
     async def claim_sample(self, environment_id: str, before: datetime, now: datetime) -> bool:
         """Whether this replica is to take the sample."""
+        ...
+
+
+class ClusterStore(Protocol):
+    """The clusters there are, with the events about them in the same writes."""
+
+    async def all(self) -> Sequence[Cluster]:
+        """By id, removed ones too."""
+        ...
+
+    async def find(self, cluster_id: str) -> Cluster | None:
+        """A removed one too."""
+        ...
+
+    async def save(self, change: ClusterChange, *, is_default: bool) -> bool:
+        """Write it if the stored version is `change.before` (0: there is none); whether it was."""
+        ...
+
+    async def claim_check(self, cluster_id: str, before: datetime, now: datetime) -> bool:
+        """Whether this replica is to check it; false when another has done so since `before`."""
+        ...
+
+
+class Fleet(Protocol):
+    """The workspaces of all clusters: a call goes to the cluster that `ref` names. See libs.runtime.port."""
+
+    def ids(self) -> Sequence[str]:
+        """The clusters there are."""
+        ...
+
+    async def check(self, cluster_id: str) -> str:
+        """Ask one cluster whether it works, also when calls to it are held back; returns its version."""
+        ...
+
+    async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
+        """As the runtime's."""
+        ...
+
+    async def stop(self, ref: WorkspaceRef, *, grace_seconds: float = 5.0) -> None:
+        """As the runtime's."""
+        ...
+
+    async def delete(self, ref: WorkspaceRef) -> None:
+        """As the runtime's."""
+        ...
+
+    async def inspect(self, ref: WorkspaceRef) -> ObservedWorkspace | None:
+        """As the runtime's."""
+        ...
+
+    async def stats(self, ref: WorkspaceRef) -> WorkspaceStats:
+        """As the runtime's."""
+        ...
+
+    async def list(self, cluster_id: str) -> Sequence[ObservedWorkspace]:
+        """As the runtime's, of one cluster."""
+        ...
+
+    def watch(self, cluster_id: str) -> AsyncIterator[ObservedWorkspace]:
+        """As the runtime's, of one cluster."""
+        ...
+
+
+class Placement(Protocol):
+    """Where environments go, and what runs them there."""
+
+    async def locate(self, environment: Environment) -> str | None:
+        """The cluster that has the workspace of an environment whose record names none; None when none has it.
+
+        Raises RuntimeUnavailableError when one that may well have it cannot be asked.
+        """
+        ...
+
+    async def place(self, environment: Environment) -> str:
+        """The cluster for an environment that has none. Raises WorkspaceRejectedError or RuntimeUnavailableError."""
+        ...
+
+    def runtime_of(self, cluster_id: str | None) -> str:
+        """`local` or `kubernetes`."""
+        ...
+
+
+class ClusterConnector(Protocol):
+    """What can be done with the credentials of a cluster."""
+
+    def seal(self, connection: ClusterConnection) -> str:
+        """Text that only our services can read."""
+        ...
+
+    async def try_out(self, cluster_id: str, connection: ClusterConnection) -> str:
+        """Whether they work; returns the cluster's version. Raises RuntimeUnavailableError saying what is wrong."""
         ...
 
 

@@ -17,7 +17,7 @@ from services.orchestrator.settings import OrchestratorSettings
 
 _FIELDS = (
     *("user_id", "name", "region", "desired", "generation", "version", "spec"),
-    *("observed.said", "observed.generation", "observed.reason", "observed.message"),
+    *("observed.said", "observed.generation", "observed.reason", "observed.message", "cluster"),
 )
 
 
@@ -32,10 +32,10 @@ def replay_target(database: Database, clock: EventClock) -> ReplayTarget:
 
     async def on_own_report(delivery: Delivery) -> None:
         report = delivery.data
-        if isinstance(report, RuntimeReport):
+        if isinstance(report, RuntimeReport) and type(report) in SAID:
             said = SAID[type(report)]
             reported = Reported(said, report.generation, report.reason, report.message, delivery.event.time)
-            await store.recall(report.environment_id, reported)
+            await store.recall(report.environment_id, reported, report.cluster)
 
     return ReplayTarget(
         service=SERVICE,

@@ -1,10 +1,20 @@
-"""Answers of the orchestrator's API."""
+"""Bodies and answers of the orchestrator's API."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from libs.common.contracts.clusters import DEFAULT_CLUSTER, ClusterConnection, ClusterHealth, ClusterStatus
+from services.orchestrator.domain.clusters import ClusterEdit
+from services.orchestrator.service.clusters import ClusterView, NewCluster
+
+MAX_KUBECONFIG_BYTES = 256 * 1024
 
 
 class Availability(StrEnum):
@@ -23,10 +33,146 @@ class Region(BaseModel):
 
 
 class Cluster(BaseModel):
-    """One runtime, for operators."""
+    """One cluster, for operators. Credentials are never shown."""
 
     id: str
     name: str
     region: str
     runtime: str = Field(description="local or kubernetes")
-    status: Availability
+    is_default: bool
+    status: ClusterStatus
+    health: ClusterHealth
+    health_reason: str | None = Field(description="Why it is unreachable, one CamelCase word")
+    health_message: str | None = Field(description="Why it is unreachable, in a sentence")
+    server_version: str | None = Field(description="What it said of itself when it last answered")
+    environments: int = Field(description="Environments placed there and not deleted")
+    capacity: int | None = Field(description="Environments it takes; null for any number")
+    source: str = Field(description="settings or registered")
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, view: ClusterView) -> Self:
+        """As an answer."""
+        cluster = view.cluster
+        return cls(
+            id=cluster.id,
+            name=cluster.id,
+            region=cluster.region,
+            runtime=cluster.runtime,
+            is_default=view.is_default,
+            status=cluster.status,
+            health=cluster.health,
+            health_reason=cluster.reason,
+            health_message=cluster.message,
+            server_version=cluster.server_version,
+            environments=view.environments,
+            capacity=cluster.capacity,
+            source="settings" if cluster.id == DEFAULT_CLUSTER else "registered",
+            created_at=cluster.created_at,
+            updated_at=cluster.updated_at,
+        )
+
+
+def parse_kubeconfig(given: str | dict[str, Any]) -> dict[str, Any]:
+    """A kubeconfig as a mapping, from YAML or JSON text or parsed already. Raises ValueError, which repeats nothing."""
+    parsed: object = given
+    if isinstance(given, str):
+        if len(given.encode(errors="surrogatepass")) > MAX_KUBECONFIG_BYTES:
+            raise ValueError(f"The kubeconfig is larger than {MAX_KUBECONFIG_BYTES // 1024} KiB")
+        try:
+            parsed = yaml.safe_load(given)  # type: ignore[no-untyped-call]
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ValueError("The kubeconfig is no valid YAML") from error
+    if not isinstance(parsed, dict):
+        raise ValueError("This is no kubeconfig: it is no mapping")
+    for part in ("clusters", "users", "contexts"):
+        entries = parsed.get(part)
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) and "name" in entry for entry in entries):
+            raise ValueError(f"This is no kubeconfig: {part} must be a list of entries with names")
+    return {str(key): value for key, value in parsed.items()}
+
+
+def _cidr(value: str) -> str:
+    return str(ip_network(value.strip(), strict=False))
+
+
+Kubeconfig = Annotated[
+    str | dict[str, Any],
+    AfterValidator(parse_kubeconfig),
+    Field(description="YAML text or an object, with embedded certificates or a token: no files, no plug-ins"),
+]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+Label = Annotated[str, Field(min_length=1, max_length=40)]
+Capacity = Annotated[int, Field(ge=0, le=1_000_000, description="Environments it takes; null or 0 for any number")]
+
+
+class _Access(BaseModel):
+    """How a cluster is reached and used."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    terminal_kubeconfig: Kubeconfig | None = Field(
+        default=None, repr=False, description="The terminal service's own access, with fewer rights; else it shares"
+    )
+    context: str | None = Field(default=None, max_length=253, description="Context to use; else the current one")
+    storage_class: str | None = Field(default=None, max_length=253, description="For workspace volumes")
+    runtime_class: str | None = Field(default=None, max_length=253, description="For workspace pods")
+    blocked_cidrs: list[Cidr] = Field(default_factory=list, max_length=100, description="Beside private addresses")
+    verify: bool = Field(default=True, description="Refuse credentials that do not work")
+
+    def connection(self, kubeconfig: str | dict[str, Any]) -> ClusterConnection:
+        """With one of the two kubeconfigs."""
+        return ClusterConnection(
+            kubeconfig=parse_kubeconfig(kubeconfig),
+            context=self.context,
+            storage_class=self.storage_class,
+            runtime_class=self.runtime_class,
+            blocked_cidrs=tuple(self.blocked_cidrs),
+        )
+
+    def terminal_connection(self) -> ClusterConnection | None:
+        """The terminal service's, if it has its own."""
+        return None if self.terminal_kubeconfig is None else self.connection(self.terminal_kubeconfig)
+
+
+class ClusterCreate(_Access):
+    """A cluster to register."""
+
+    name: Label = Field(description="Its name for ever: a DNS label")
+    region: Label = Field(description="What `region` of an environment means it; several clusters may share one")
+    kubeconfig: Kubeconfig = Field(repr=False)
+    is_default: bool = Field(default=False, description="For environments that name no region")
+    capacity: Capacity | None = None
+
+    def to_domain(self) -> NewCluster:
+        """As the use case takes it."""
+        return NewCluster(
+            name=self.name,
+            region=self.region,
+            connection=self.connection(self.kubeconfig),
+            terminal=self.terminal_connection(),
+            is_default=self.is_default,
+            capacity=self.capacity or None,
+        )
+
+
+class ClusterUpdate(_Access):
+    """What to change; null or left out stays. The access is changed as a whole, when `kubeconfig` is given."""
+
+    region: Label | None = None
+    kubeconfig: Kubeconfig | None = Field(default=None, repr=False)
+    is_default: bool | None = None
+    capacity: Capacity | None = None
+    status: Literal["active", "draining"] | None = Field(
+        default=None, description="draining: no new environments, those it has go on"
+    )
+
+    def to_domain(self) -> ClusterEdit:
+        """All but the access."""
+        return ClusterEdit(
+            region=self.region,
+            capacity=self.capacity,
+            is_default=self.is_default,
+            status=None if self.status is None else ClusterStatus(self.status),
+        )

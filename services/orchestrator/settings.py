@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
-
 from pydantic import Field
 
 from libs.common.settings import CommonSettings
+from libs.runtime.settings import RuntimeSettings
 
 
-class OrchestratorSettings(CommonSettings):
+class OrchestratorSettings(CommonSettings, RuntimeSettings):
     """Times carry their unit in their name."""
 
-    runtime: Literal["local", "kubernetes"] = Field(default="local", description="What runs the workspaces")
-    local_runtime_dir: Path = Field(
-        default=Path(".devpocket/runtime"), description="State and workspaces of the local runtime"
+    region_name: str = Field(
+        default="local",
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$",
+        description="Region of the cluster `default`; a DNS label of 1 to 40 characters",
     )
-    local_runtime_isolation: Literal["require", "auto", "none"] = Field(
-        default="auto",
-        description="Sandboxes of the local runtime: require them, use them where possible, or plain processes",
-    )
-    region_name: str = Field(default="local", description="The one region there is")
 
-    reconcile_concurrency: int = Field(default=8, ge=1, description="Environments in work at a time, per replica")
+    reconcile_concurrency: int = Field(default=64, ge=1, description="Environments in work at a time, per replica")
+    cluster_operations: int = Field(
+        default=16, ge=1, description="Workspaces being made, stopped or deleted at a time, per cluster and replica"
+    )
+    cluster_refresh_seconds: float = Field(
+        default=2.0, gt=0, description="How soon every replica works with what an administrator has changed"
+    )
+    cluster_check_seconds: float = Field(
+        default=10.0, gt=0, description="How often a cluster is asked whether it works; twice without an answer is away"
+    )
     lease_seconds: float = Field(
         default=15.0, gt=0, description="After this long a dead replica's work goes to another one"
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from libs.common.contracts.clusters import DEFAULT_CLUSTER, ClusterHealth, ClusterStatus
 from libs.common.contracts.environments import DesiredState, EnvironmentStatus
 from libs.common.contracts.identity import Plan
 from libs.common.errors import DevPocketError, ErrorKind, ForbiddenError, UnavailableError
 from libs.common.security.principal import Principal
+from libs.runtime.port import WorkspaceRef
 
 # A shell cannot go on in these: its workspace is being taken down, or is gone. `error` is not among them, because a
 # failed wish may leave the old workspace running; if it does not, the shell's stream ends by itself.
@@ -66,6 +68,12 @@ class Environment:
     generation: int
     desired: DesiredState | None = None
     status: EnvironmentStatus | None = None
+    cluster: str = DEFAULT_CLUSTER
+
+    @property
+    def ref(self) -> WorkspaceRef:
+        """How the runtime calls its workspace."""
+        return WorkspaceRef(environment_id=self.id, user_id=self.user_id, cluster=self.cluster)
 
     @property
     def is_deleted(self) -> bool:
@@ -87,6 +95,17 @@ class Environment:
             or self.desired in {DesiredState.STOPPED, DesiredState.DELETED}
             or self.status in _ENDS_SHELLS
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A registered cluster as the events told it; `connection_sealed` is gone with the cluster."""
+
+    id: str
+    status: ClusterStatus
+    health: ClusterHealth
+    message: str | None
+    connection_sealed: str | None
 
 
 class CloseReason(StrEnum):

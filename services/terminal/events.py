@@ -1,4 +1,4 @@
-"""Subscribers: the read model by a durable consumer, and what concerns this replica's sockets by a plain one."""
+"""Subscribers: the read models by durable consumers, and what concerns this replica's sockets by a plain one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from libs.common.contracts.events import Event
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE, Delivery, Subscription
-from services.terminal.ports import Environments
+from services.terminal.ports import Clusters, Environments
 from services.terminal.service.upkeep import Upkeep
 
 _ENVIRONMENT_EVENTS = "devpocket.env.*.*"
@@ -18,13 +18,19 @@ _ENVIRONMENT_EVENTS = "devpocket.env.*.*"
 log = structlog.get_logger(__name__)
 
 
-def subscriptions(environments: Environments) -> list[Subscription]:
-    """Keep the read model; the replicas share the work."""
+def subscriptions(environments: Environments, clusters: Clusters) -> list[Subscription]:
+    """Keep the read models; the replicas share the work."""
 
     async def on_environment(delivery: Delivery) -> None:
         await environments.apply(delivery.data)
 
-    return [Subscription("environments", _ENVIRONMENT_EVENTS, on_environment)]
+    async def on_cluster(delivery: Delivery) -> None:
+        await clusters.apply(delivery.data)
+
+    return [
+        Subscription("environments", _ENVIRONMENT_EVENTS, on_environment),
+        Subscription("clusters", "devpocket.cluster.*.*", on_cluster),
+    ]
 
 
 async def subscribe_here(bus: Bus, upkeep: Upkeep) -> None:

@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 from fastapi import FastAPI
 
+from libs.common import clusters as registered
 from libs.common.clock import utc_now
 from libs.common.http.app import create_service_app
 from libs.common.http.replays import replay_router
 from libs.common.ids import new_id
 from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
-from libs.runtime.factory import create_exec_runtime
+from libs.runtime.fleet import Fleet, FleetExec
 from libs.runtime.port import ExecRuntime
 from services.terminal import api
 from services.terminal.api.state import TerminalState
@@ -23,8 +24,9 @@ from services.terminal.cache import RedisSlots, RedisTickets
 from services.terminal.domain import CLOSINGS, CloseReason
 from services.terminal.events import subscribe_here, subscriptions
 from services.terminal.replay import replay_target
-from services.terminal.repository import MongoEnvironments, MongoSessions
+from services.terminal.repository import MongoClusters, MongoEnvironments, MongoSessions
 from services.terminal.service.access import Access
+from services.terminal.service.clusters import ClusterDrivers, MakeDriver
 from services.terminal.service.connections import Connections
 from services.terminal.service.sessions import Sessions
 from services.terminal.service.tickets import TicketDesk
@@ -41,13 +43,11 @@ log = structlog.get_logger(__name__)
 def create_app(
     settings: TerminalSettings | None = None, *, keys: KeySource | None = None, runtime: ExecRuntime | None = None
 ) -> FastAPI:
-    """The service; `keys` and `runtime` replace auth's JWKS and the configured driver."""
+    """The service; `keys` replaces auth's JWKS, `runtime` the driver of the cluster `default`."""
     settings = settings or TerminalSettings()
-    runtime = runtime or create_exec_runtime(
-        settings.runtime, local_dir=settings.local_runtime_dir, isolation=settings.local_runtime_isolation
-    )
-    platform = Platform(settings, _SERVICE, keys=keys, extra_probes={"runtime": _OpenOnce(runtime).probe})
+    platform = Platform(settings, _SERVICE, keys=keys)
     terminal = Terminal(settings, platform, runtime)
+    platform.health.add("runtime", terminal.clusters.probe)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -60,7 +60,7 @@ def create_app(
             # Whatever it still holds ends with this process: the kernel hangs its terminals up.
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.terminal_shutdown_seconds):
-                    await runtime.close()
+                    await terminal.runtime.close()
 
     app = create_service_app(platform, [*api.routers, replay_router(_SERVICE, replay_target)], lifespan)
     app.state.terminal = terminal.state
@@ -68,9 +68,9 @@ def create_app(
 
 
 class Terminal:
-    """The use cases and what works in the background, wired to each other."""
+    """The use cases and what works in the background, wired to each other. `default`: the driver of that cluster."""
 
-    def __init__(self, settings: TerminalSettings, platform: Platform, runtime: ExecRuntime) -> None:
+    def __init__(self, settings: TerminalSettings, platform: Platform, default: ExecRuntime | None = None) -> None:
         self._settings = settings
         self._platform = platform
         self._replica_id = new_id()
@@ -80,10 +80,14 @@ class Terminal:
         self._environments = MongoEnvironments(
             platform.database, utc_now, tombstone_days=settings.stream_max_age_days + 1
         )
+        clusters = MongoClusters(platform.database)
+        fleet: Fleet[ExecRuntime] = Fleet()
+        self.clusters = ClusterDrivers(fleet, clusters, _driver_maker(settings, default))
+        self.runtime = FleetExec(fleet, self.clusters.refresh)
         self._store = MongoSessions(platform.database, platform.outbox.attach, utc_now)
         self._connections = Connections()
         self._sessions = Sessions(
-            runtime,
+            self.runtime,
             self._store,
             self._environments,
             limits=_limits(settings),
@@ -109,10 +113,10 @@ class Terminal:
             is_revoked=platform.revocations.is_revoked,
         )
         self.state = TerminalState(
-            settings, platform.tokens, access, tickets, self._sessions, self._connections, slots, runtime
+            settings, platform.tokens, access, tickets, self._sessions, self._connections, slots, self.runtime
         )
         platform.revocations.on_revoked(self._upkeep.login_revoked)
-        for subscription in subscriptions(self._environments):
+        for subscription in subscriptions(self._environments, clusters):
             platform.bus.subscribe(subscription)
 
     async def prepare(self) -> None:
@@ -144,18 +148,13 @@ class Terminal:
             log.warning("shutdown is not complete", error=repr(error), sessions=len(self._sessions))
 
 
-class _OpenOnce:
-    """The runtime's health: whether it could be opened."""
+def _driver_maker(settings: TerminalSettings, default: ExecRuntime | None) -> MakeDriver:
+    drivers = registered.ClusterDrivers(settings, settings.secret_key.get_secret_value())
 
-    def __init__(self, runtime: ExecRuntime) -> None:
-        self._runtime = runtime
-        self._opened = False
+    def make(cluster_id: str, sealed: str | None) -> ExecRuntime:
+        return default if default is not None and sealed is None else drivers.make(cluster_id, sealed)
 
-    async def probe(self) -> None:
-        """Raises RuntimeUnavailableError with a sentence that says what is missing."""
-        if not self._opened:
-            await self._runtime.open()
-            self._opened = True
+    return make
 
 
 def _limits(settings: TerminalSettings) -> SessionLimits:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from libs.common.contracts.events import EventData
-from services.terminal.domain import Caller, CloseReason, Closing, Environment, SocketKind
+from services.terminal.domain import Caller, CloseReason, Closing, Cluster, Environment, SocketKind
 from services.terminal.protocol import Frame
 
 
@@ -52,6 +52,18 @@ class Environments(Protocol):
 
     async def find_many(self, environment_ids: Iterable[str]) -> Mapping[str, Environment]:
         """Those that are known, by id."""
+        ...
+
+    async def apply(self, data: EventData) -> None:
+        """Keep what an event tells; older versions than the one held are ignored, and so are other events."""
+        ...
+
+
+class Clusters(Protocol):
+    """The read model of registered clusters."""
+
+    async def find(self, cluster_id: str) -> Cluster | None:
+        """None when no event told of it."""
         ...
 
     async def apply(self, data: EventData) -> None:

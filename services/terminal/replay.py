@@ -10,13 +10,13 @@ from libs.common.mongo import Database
 from services.terminal.domain import CloseReason
 from services.terminal.events import subscriptions
 from services.terminal.ports import ClosedSession, OpenedSession
-from services.terminal.repository import MongoEnvironments, MongoSessions
+from services.terminal.repository import MongoClusters, MongoEnvironments, MongoSessions
 from services.terminal.settings import TerminalSettings
 
 _NOBODY = ""
 _ENVIRONMENT_FIELDS = (
     *("user_id", "desired", "wish_version", "wish_generation"),
-    *("status", "status_version", "status_generation"),
+    *("status", "status_version", "status_generation", "cluster"),
 )
 _SESSION_FIELDS = ("environment_id", "user_id", "state", "reason", "exit_code", "output_bytes")
 
@@ -49,7 +49,7 @@ def replay_target(database: Database, clock: EventClock) -> ReplayTarget:
 
     return ReplayTarget(
         service="terminal",
-        subscriptions=subscriptions(environments),
+        subscriptions=subscriptions(environments, MongoClusters(database)),
         own=[Subscription("sessions", "devpocket.terminal.*.*", on_own_session)],
         models=[
             ReadModel("environments", _ENVIRONMENT_FIELDS, environment_field="_id"),

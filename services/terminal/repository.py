@@ -1,4 +1,4 @@
-"""MongoDB: the read model of environments, and the sessions of all replicas with their events."""
+"""MongoDB: the read models of environments and clusters, and the sessions of all replicas with their events."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pymongo.errors import DuplicateKeyError
 
 from libs.common.clock import Clock
 from libs.common.context import current_cause
+from libs.common.contracts.clusters import DEFAULT_CLUSTER, ClusterHealth, ClusterState, ClusterStatus
 from libs.common.contracts.environments import DesiredState, EnvironmentStatus
 from libs.common.contracts.events import (
     EnvironmentStatusChanged,
@@ -21,7 +22,7 @@ from libs.common.contracts.events import (
 )
 from libs.common.messaging.outbox import PENDING, Outbox, pending
 from libs.common.mongo import Collection, Database, Document
-from services.terminal.domain import Environment
+from services.terminal.domain import Cluster, Environment
 from services.terminal.ports import ClosedSession, OpenedSession
 
 _SOURCE = "terminal"
@@ -61,7 +62,7 @@ class MongoEnvironments:
             await self._keep("wish", data, {"desired": data.desired.value}, gone=gone)
         elif isinstance(data, EnvironmentStatusChanged):
             gone = data.status is EnvironmentStatus.TERMINATED
-            await self._keep("status", data, {"status": data.status.value}, gone=gone)
+            await self._keep("status", data, {"status": data.status.value, "cluster": data.cluster}, gone=gone)
 
     async def _keep(
         self, part: str, data: EnvironmentWish | EnvironmentStatusChanged, fields: Document, *, gone: bool
@@ -77,6 +78,44 @@ class MongoEnvironments:
         except DuplicateKeyError:
             # Either what is there is as new, or another event has just made the document.
             await self._collection.update_one(older, {"$set": changes})
+
+
+class MongoClusters:
+    """One document per registered cluster, of its newest version. All access is by id: no further index is needed."""
+
+    def __init__(self, database: Database) -> None:
+        self._collection = database["clusters"]
+
+    async def find(self, cluster_id: str) -> Cluster | None:
+        """None when no event told of it."""
+        document = await self._collection.find_one({"_id": cluster_id})
+        if document is None:
+            return None
+        return Cluster(
+            id=cluster_id,
+            status=ClusterStatus(document["status"]),
+            health=ClusterHealth(document["health"]),
+            message=document["message"],
+            connection_sealed=document["connection_sealed"],
+        )
+
+    async def apply(self, data: EventData) -> None:
+        """Keep what is newer than what is there; safe to repeat, in any order."""
+        if not isinstance(data, ClusterState):
+            return
+        values = {
+            "status": data.status.value,
+            "health": data.health.value,
+            "message": data.message,
+            "connection_sealed": data.connection_sealed,
+            "version": data.version,
+        }
+        older = {"_id": data.cluster_id, "version": {"$lt": data.version}}
+        try:
+            await self._collection.update_one(older, {"$set": values}, upsert=True)
+        except DuplicateKeyError:
+            # Either what is there is as new, or an older event has just made the document.
+            await self._collection.update_one(older, {"$set": values})
 
 
 class MongoSessions:
@@ -171,6 +210,7 @@ def _environment(document: Mapping[str, Any]) -> Environment:
         generation=max(document.get("wish_generation", 0), document.get("status_generation", 0)),
         desired=None if desired is None else DesiredState(desired),
         status=None if status is None else EnvironmentStatus(status),
+        cluster=document.get("cluster", DEFAULT_CLUSTER),
     )
 
 

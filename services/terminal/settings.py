@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
-
 from pydantic import Field
 
 from libs.common.settings import CommonSettings
+from libs.runtime.settings import RuntimeSettings
 
 
-class TerminalSettings(CommonSettings):
+class TerminalSettings(CommonSettings, RuntimeSettings):
     """Times and sizes carry their unit in their name."""
-
-    runtime: Literal["local", "kubernetes"] = Field(default="local", description="What runs the workspaces")
-    local_runtime_dir: Path = Field(
-        default=Path(".devpocket/runtime"), description="State and workspaces of the local runtime"
-    )
-    local_runtime_isolation: Literal["require", "auto", "none"] = Field(
-        default="auto",
-        description="Sandboxes of the local runtime: require them, use them where possible, or plain processes",
-    )
 
     read_model_grace_seconds: float = Field(
         default=1.0, ge=0, description="How long a handshake waits for an event that the client may know of already"

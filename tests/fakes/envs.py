@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from libs.common.contracts.clusters import ClusterState, ClusterStatus
 from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.contracts.events import Event
 from libs.common.contracts.telemetry import UsageSample
@@ -102,6 +103,21 @@ class FakeAccounts:
     async def get(self, user_id: str) -> Account | None:
         """See AccountStore."""
         return self.found.get(user_id)
+
+
+class FakeClusters:
+    """ClusterStore."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, ClusterState] = {}
+
+    async def keep(self, state: ClusterState) -> None:
+        known = self.known.get(state.cluster_id)
+        if known is None or known.version < state.version:
+            self.known[state.cluster_id] = state
+
+    async def regions(self) -> set[str]:
+        return {state.region for state in self.known.values() if state.status is not ClusterStatus.REMOVED}
 
 
 class FakeTemplates:

@@ -43,6 +43,9 @@ class FakeRuntime:
     async def close(self) -> None:
         self.is_open = False
 
+    async def check(self) -> str:
+        return "fake"
+
     async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
         self.calls["ensure"] += 1
         with self._alone(spec.ref):

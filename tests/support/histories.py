@@ -26,11 +26,12 @@ from services.envs.errors import EnvironmentNotFoundError, TransitionForbiddenEr
 from services.envs.ports import EnvironmentStore
 from services.envs.service.accounts import AccountService
 from services.envs.service.environments import Changes, EnvironmentService, NewEnvironment
+from services.envs.service.regions import RegionService
 from services.envs.service.reports import ReportService
 from services.envs.service.templates import TemplateService
 from services.orchestrator.domain.model import Limits
 from services.orchestrator.service.wishes import Wishes
-from tests.fakes.envs import FakeAccounts, FakeEnvironments, FakeTemplates
+from tests.fakes.envs import FakeAccounts, FakeClusters, FakeEnvironments, FakeTemplates
 from tests.fakes.runtime import OverloadedRuntime
 from tests.unit.envs.makers import a_principal
 from tests.unit.orchestrator.memory import START, FakeClock, MemoryStore
@@ -70,7 +71,13 @@ class Desk:
         templates = TemplateService(FakeTemplates(), store, image_prefix="images", clock=clock)
         self._seed = templates.seed
         self.environments = EnvironmentService(
-            store, templates, AccountService(FakeAccounts()), SEALER, verified_only=False, clock=clock
+            store,
+            templates,
+            AccountService(FakeAccounts()),
+            RegionService(FakeClusters()),
+            SEALER,
+            verified_only=False,
+            clock=clock,
         )
         self.reports = ReportService(store, clock)
 

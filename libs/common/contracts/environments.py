@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
@@ -31,6 +31,10 @@ class DesiredState(StrEnum):
     RUNNING = "running"
     STOPPED = "stopped"
     DELETED = "deleted"
+
+
+PullPolicy = Literal["Always", "IfNotPresent", "Never"]
+"""When a node fetches an image, as Kubernetes names it."""
 
 
 class Resources(BaseModel):

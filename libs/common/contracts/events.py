@@ -8,13 +8,15 @@ Envelope: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md (J
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from libs.common.clock import utc_now
 from libs.common.context import Cause
-from libs.common.contracts.environments import DesiredState, EnvironmentStatus, Resources
+from libs.common.contracts.base import EventData as EventData  # noqa: PLC0414 - importers find all events here
+from libs.common.contracts.clusters import CLUSTER_EVENTS, DEFAULT_CLUSTER
+from libs.common.contracts.environments import DesiredState, EnvironmentStatus, PullPolicy, Resources
 from libs.common.contracts.identity import Plan
 from libs.common.ids import new_id
 
@@ -23,28 +25,17 @@ class UnknownEventError(ValueError):
     """The type is none we know, or its data does not fit the type."""
 
 
-class EventData(BaseModel):
-    """Base of all event data. `TYPE` is `<aggregate>.<event>.v<N>`; fields unknown to this version are ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    TYPE: ClassVar[str]
-    AGGREGATE_FIELD: ClassVar[str] = "environment_id"
-
-    @property
-    def aggregate_id(self) -> str:
-        """What the event is about: the `subject` of its envelope, the third token of its NATS subject."""
-        about: str = getattr(self, self.AGGREGATE_FIELD)
-        return about
-
-
 class WorkspaceTemplate(BaseModel):
-    """What to run: a template's name and image, limits, variables (sealed, see libs.common.security.sealing)."""
+    """What to run: a template's name and image, limits, variables (sealed, see libs.common.security.sealing).
+
+    `image_pull_policy` None leaves it to the cluster's default.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     template: str
     image: str
+    image_pull_policy: PullPolicy | None = None
     resources: Resources
     variables_sealed: str | None = Field(default=None, repr=False)
     startup_command: str | None = None
@@ -104,7 +95,7 @@ class EnvironmentUpdated(EnvironmentWish):
 
 
 class EnvironmentStatusChanged(EventData):
-    """The status users see has changed."""
+    """The status users see, or its reason, has changed. `cluster`: where its workspace is, as last reported."""
 
     TYPE = "env.status_changed.v1"
 
@@ -113,6 +104,7 @@ class EnvironmentStatusChanged(EventData):
     status: EnvironmentStatus
     previous: EnvironmentStatus
     status_reason: str | None = None
+    cluster: str = DEFAULT_CLUSTER
     generation: int
     version: int
 
@@ -124,7 +116,7 @@ class RuntimeReport(EventData):
     user_id: str
     generation: int
     runtime: str
-    cluster: str = "default"
+    cluster: str = DEFAULT_CLUSTER
     reason: str | None = None
     message: str | None = None
 
@@ -133,6 +125,12 @@ class RuntimeProvisioning(RuntimeReport):
     """Work on a wish has begun."""
 
     TYPE = "runtime.provisioning.v1"
+
+
+class RuntimeDelayed(RuntimeReport):
+    """Something holds a wish up, or keeps us from seeing a workspace that should run; it is still being worked on."""
+
+    TYPE = "runtime.delayed.v1"
 
 
 class RuntimeRunning(RuntimeReport):
@@ -260,6 +258,7 @@ _TYPES: tuple[type[EventData], ...] = (
     EnvironmentUpdated,
     EnvironmentStatusChanged,
     RuntimeProvisioning,
+    RuntimeDelayed,
     RuntimeRunning,
     RuntimeStopped,
     RuntimeLost,
@@ -273,6 +272,7 @@ _TYPES: tuple[type[EventData], ...] = (
     UserLoggedIn,
     UserLocked,
     UserSessionsRevoked,
+    *CLUSTER_EVENTS,
 )
 EVENT_TYPES: dict[str, type[EventData]] = {f"devpocket.{data.TYPE}": data for data in _TYPES}
 

@@ -1,15 +1,15 @@
-"""What must not leave: sealed or not, an environment's variables are nobody's business who reads its story. Pure."""
+"""What must not leave: sealed or not, variables and credentials are nobody's business who reads a story. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
-HIDDEN = frozenset({"variables_sealed", "variables"})
-_MARK = "variables"
+HIDDEN = frozenset({"variables_sealed", "variables", "connection_sealed"})
+_MARKS = ("variables", "connection_sealed")
 
 
 def without_secrets(value: Any) -> Any:
-    """Parsed JSON without the variables, at any depth."""
+    """Parsed JSON without them, at any depth."""
     if isinstance(value, dict):
         return {key: without_secrets(item) for key, item in value.items() if key not in HIDDEN}
     if isinstance(value, list):
@@ -18,7 +18,10 @@ def without_secrets(value: Any) -> Any:
 
 
 def readable_text(payload: bytes) -> str:
-    """Bytes that are no JSON, as text for people: it ends where variables may begin."""
+    """Bytes that are no JSON, as text for people: it ends where secrets may begin."""
     text = payload.decode(errors="replace")
-    head, mark, _ = text.partition(_MARK)
-    return f"{head}… (hidden from here on: variables)" if mark else text
+    found = [(place, mark) for mark in _MARKS if (place := text.find(mark)) >= 0]
+    if not found:
+        return text
+    place, mark = min(found)
+    return f"{text[:place]}… (hidden from here on: {mark})"

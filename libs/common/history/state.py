@@ -27,7 +27,7 @@ Json = dict[str, Any]
 
 # As people want to read them.
 _ORDER = (
-    *("name", "user_id", "desired", "status", "status_reason", "generation", "version", "report"),
+    *("name", "user_id", "desired", "status", "status_reason", "cluster", "generation", "version", "report"),
     *("template", "image", "region", "resources", "variables", "startup_command", "web_port"),
 )
 
@@ -137,7 +137,7 @@ def _told_by(data: Any) -> Json:
     """What a wish or a change of status says."""
     common: Json = {"user_id": data.user_id, "generation": data.generation, "version": data.version}
     if isinstance(data, EnvironmentStatusChanged):
-        return {**common, "status": data.status.value, "status_reason": data.status_reason}
+        return {**common, "status": data.status.value, "status_reason": data.status_reason, "cluster": data.cluster}
     news: Json = {**common, "name": data.name, "desired": data.desired.value, "region": data.region, **_spec(data)}
     if isinstance(data, EnvironmentCreated):
         news |= {"status": EnvironmentStatus.CREATING.value, "status_reason": None}

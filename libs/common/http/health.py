@@ -47,6 +47,10 @@ class Health:
         """Until the start-up is finished."""
         await self._started.wait()
 
+    def add(self, name: str, probe: Probe) -> None:
+        """One more part that the service needs; before it starts."""
+        self._probes[name] = probe
+
     async def wait_for_all(self) -> None:
         """Wait, with backoff and a line in the log that says for what, until every part has answered once."""
         await asyncio.gather(*(self._wait_for(name, probe) for name, probe in self._probes.items()))

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-PullPolicy = Literal["Always", "IfNotPresent", "Never"]
-_PULL_POLICIES: Mapping[str, PullPolicy] = {
-    "Always": "Always",
-    "IfNotPresent": "IfNotPresent",
-    "Never": "Never",
-}
+from libs.runtime.port import PullPolicy
 
 GIB = 1 << 30
 
@@ -66,21 +61,3 @@ class ClusterAccess:
     kubeconfig: Mapping[str, Any] | None = field(default=None, repr=False)
     path: str | None = None
     context: str | None = None
-
-
-def options_from(environ: Mapping[str, str]) -> tuple[ClusterAccess, KubernetesOptions]:
-    """Access and options from environment variables. Raises ValueError naming the variable that is wrong."""
-    policy = environ.get("KUBERNETES_IMAGE_PULL_POLICY") or "IfNotPresent"
-    if policy not in _PULL_POLICIES:
-        raise ValueError(f"KUBERNETES_IMAGE_PULL_POLICY is {policy!r}; use Always, IfNotPresent or Never.")
-    blocked = (part.strip() for part in environ.get("KUBERNETES_BLOCKED_CIDRS", "").split(","))
-    return (
-        ClusterAccess(path=environ.get("KUBECONFIG") or None, context=environ.get("KUBERNETES_CONTEXT") or None),
-        KubernetesOptions(
-            namespace_prefix=environ.get("KUBERNETES_NAMESPACE_PREFIX") or "devpocket",
-            pull_policy=_PULL_POLICIES[policy],
-            storage_class=environ.get("KUBERNETES_STORAGE_CLASS") or None,
-            runtime_class=environ.get("KUBERNETES_RUNTIME_CLASS") or None,
-            blocked_cidrs=tuple(part for part in blocked if part),
-        ),
-    )

@@ -100,6 +100,12 @@ class KubernetesRuntime:
             await opened.execution.close()
         await self._connection.close()
 
+    async def check(self) -> str:
+        """Ask for the version, with our credentials: everybody may know it, but not with credentials that are wrong."""
+        with _port_errors():
+            version = await self._need().api.request("GET", "/version")
+        return str(version.get("gitVersion"))
+
     async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
         """See the port."""
         with _port_errors():

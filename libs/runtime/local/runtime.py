@@ -51,6 +51,7 @@ _closing: set[asyncio.Future[None]] = set()
 
 @dataclass(slots=True)
 class _Opened:
+    isolation: Isolation
     lifecycle: Lifecycle
     stats: StatsReader
 
@@ -88,7 +89,7 @@ class LocalRuntime:
                 log.warning("%s", missing)
         machine = Machine(probe.isolation, groups, network, f"devpocket-{self._layout.digest}")
         self._collect_trash()
-        return _Opened(Lifecycle(self._layout, machine), StatsReader(groups))
+        return _Opened(probe.isolation, Lifecycle(self._layout, machine), StatsReader(groups))
 
     def _collect_trash(self) -> None:
         try:
@@ -102,6 +103,15 @@ class LocalRuntime:
         threads, self._threads, self._opened = self._threads, None, None
         if threads is not None:
             threads.shutdown(wait=False)
+
+    async def check(self) -> str:
+        """Whether the folder can be read; says how workspaces are kept apart."""
+        isolation = self._need().isolation
+        try:
+            await self._in_thread(lambda: list(self._layout.environment_ids()))
+        except OSError as error:
+            raise RuntimeUnavailableError(f"The local runtime's folder cannot be read: {error}") from error
+        return f"local, isolation {isolation}"
 
     async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:
         """See the port."""

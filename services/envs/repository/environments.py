@@ -10,6 +10,7 @@ from typing import Any
 
 from pymongo.errors import DuplicateKeyError
 
+from libs.common.contracts.clusters import DEFAULT_CLUSTER
 from libs.common.contracts.environments import DesiredState, EnvironmentStatus, Resources
 from libs.common.contracts.events import Event
 from libs.common.messaging.outbox import PENDING, Outbox, OutboxRelay, pending
@@ -139,6 +140,8 @@ def _to_document(environment: Environment) -> Document:
 
 def _from_document(document: Document) -> Environment:
     values = {name: document.get(name) for name in _FIELDS}
+    # Documents written before there were several clusters are all about this one.
+    values["cluster"] = document.get("cluster", DEFAULT_CLUSTER)
     # Stored values were checked when they came in.
     values["resources"] = Resources.model_construct(**document["resources"])
     values["status"] = EnvironmentStatus(document["status"])

@@ -57,7 +57,7 @@ def _to_document(template: Template) -> Document:
 
 
 def _from_document(document: Document) -> Template:
-    values = {name: document[name] for name in _FIELDS}
+    values = {name: document[name] for name in _FIELDS if name in document}
     values["category"] = TemplateCategory(document["category"])
     values["status"] = TemplateStatus(document["status"])
     values["default_resources"] = Resources.model_construct(**document["default_resources"])

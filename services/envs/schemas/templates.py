@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, Field
 
-from libs.common.contracts.environments import Resources
+from libs.common.contracts.environments import PullPolicy, Resources
 from services.envs import rules
 from services.envs.catalog import Template, TemplateCategory, TemplateStatus
 from services.envs.schemas.fields import Name, Request, StartupCommand, Text
@@ -20,7 +20,10 @@ class TemplateFields(Request):
     description: Annotated[Text, Field(min_length=1, max_length=500)] | None = None
     category: TemplateCategory | None = None
     tags: Annotated[list[Annotated[Text, Field(max_length=50)]], Field(max_length=50)] | None = None
-    docker_image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$")] | None = None
+    docker_image: Annotated[str, Field(pattern=rules.IMAGE)] | None = None
+    image_pull_policy: PullPolicy | Literal["default"] | None = Field(
+        default=None, description="When nodes fetch the image; default: what the cluster does otherwise"
+    )
     default_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     default_resources: Resources | None = None
     environment_variables: Annotated[dict[str, str], AfterValidator(rules.check_variables)] | None = None
@@ -35,6 +38,8 @@ class TemplateFields(Request):
         given = {name: getattr(self, name) for name in TemplateFields.model_fields if getattr(self, name) is not None}
         for name in {"tags", "startup_commands"} & given.keys():
             given[name] = tuple(given[name])
+        if given.get("image_pull_policy") == "default":
+            given["image_pull_policy"] = None
         return given
 
 
@@ -45,7 +50,7 @@ class TemplateCreate(TemplateFields):
     display_name: Annotated[Text, Field(min_length=1, max_length=100)]
     description: Annotated[Text, Field(min_length=1, max_length=500)]
     category: TemplateCategory
-    docker_image: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,254}$")]
+    docker_image: Annotated[str, Field(pattern=rules.IMAGE)]
 
     def to_domain(self, now: datetime) -> Template:
         """As the service takes it."""
@@ -62,6 +67,7 @@ class TemplateResponse(BaseModel):
     category: TemplateCategory
     tags: list[str]
     docker_image: str
+    image_pull_policy: PullPolicy | None
     default_port: int | None
     default_resources: Resources
     environment_variables: dict[str, str]

@@ -20,6 +20,7 @@ from services.envs.errors import DuplicateNameError, EditConflictError, Environm
 from services.envs.plans import Account, ResourceRequest, free_slot, resolve_resources
 from services.envs.ports import EnvironmentStore, Seal, TakenError
 from services.envs.service.accounts import AccountService
+from services.envs.service.regions import RegionService
 from services.envs.service.templates import TemplateService
 from services.envs.service.writes import SOURCE, change_environment
 
@@ -60,6 +61,7 @@ class EnvironmentService:
         store: EnvironmentStore,
         templates: TemplateService,
         accounts: AccountService,
+        regions: RegionService,
         seal: Seal,
         *,
         verified_only: bool,
@@ -68,6 +70,7 @@ class EnvironmentService:
         self._store = store
         self._templates = templates
         self._accounts = accounts
+        self._regions = regions
         self._seal = seal
         self._verified_only = verified_only
         self._clock = clock
@@ -77,6 +80,7 @@ class EnvironmentService:
         account = await self._accounts.of(principal)
         account.require_may_create(verified_only=self._verified_only)
         template = await self._templates.usable(wanted.template)
+        await self._regions.require(wanted.region)
         resources = resolve_resources(wanted.resources, template.default_resources, account.plan)
         for _ in range(PLAN_LIMITS[account.plan].environments + _SPARE_TRIES):
             slot = free_slot(account.plan, wanted.name, await self._store.places(account.user_id))
@@ -101,6 +105,7 @@ class EnvironmentService:
             description=wanted.description or None,
             template=template.name,
             image=template.docker_image,
+            image_pull_policy=template.image_pull_policy,
             web_port=template.default_port,
             resources=resources,
             region=wanted.region,

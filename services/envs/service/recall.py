@@ -94,6 +94,7 @@ def _first_known(wish: EnvironmentWish, at: datetime) -> Environment:
         description=None,
         template=spec.template,
         image=spec.image,
+        image_pull_policy=spec.image_pull_policy,
         web_port=spec.web_port,
         resources=spec.resources,
         region=wish.region,

@@ -8,6 +8,7 @@ import structlog
 
 from libs.common.clock import Clock, utc_now
 from libs.common.contracts.events import (
+    RuntimeDelayed,
     RuntimeDeleted,
     RuntimeFailed,
     RuntimeReport,
@@ -25,6 +26,7 @@ _REPORTS: dict[type[RuntimeReport], Report] = {
     RuntimeRunning: Report.RUNNING,
     RuntimeStopped: Report.STOPPED,
     RuntimeFailed: Report.FAILED,
+    RuntimeDelayed: Report.DELAYED,
     RuntimeDeleted: Report.DELETED,
 }
 
@@ -47,7 +49,7 @@ class ReportService:
         kind = _REPORTS.get(type(report))
         if kind is None:
             return
-        seen = Observation(kind, report.generation, sequence, report.reason, report.message)
+        seen = Observation(kind, report.generation, sequence, report.reason, report.message, report.cluster)
 
         async def load() -> Environment:
             found = await self._store.get(report.environment_id)

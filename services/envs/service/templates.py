@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
+
+import structlog
 
 from libs.common.clock import Clock, utc_now
+from libs.common.contracts.environments import PullPolicy
 from services.envs.catalog import ALIASES, Template, TemplateCategory, TemplateStatus, default_templates
 from services.envs.errors import TemplateExistsError, TemplateNotFoundError, UnknownTemplateError
 from services.envs.ports import EnvironmentStore, TemplateStore
 
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
 
 class TemplateService:
-    """The catalogue. `image_prefix` names the registry path of the five that are always there."""
+    """The catalogue. `image_prefix` names the registry path of the five that are always there.
+
+    `images` and `pull_policies`, by template, are what the operator's settings say; they overrule what is stored.
+    """
 
     def __init__(
-        self, store: TemplateStore, environments: EnvironmentStore, *, image_prefix: str, clock: Clock = utc_now
+        self,
+        store: TemplateStore,
+        environments: EnvironmentStore,
+        *,
+        image_prefix: str,
+        images: Mapping[str, str] | None = None,
+        pull_policies: Mapping[str, PullPolicy] | None = None,
+        clock: Clock = utc_now,
     ) -> None:
         self._store = store
         self._environments = environments
         self._image_prefix = image_prefix
+        self._images = images or {}
+        self._pull_policies = pull_policies or {}
         self._clock = clock
 
     async def usable(self, name: str) -> Template:
@@ -82,3 +103,34 @@ class TemplateService:
             if missing or (force and await self._store.replace(template)):
                 written += [template.name]
         return written
+
+    async def apply_settings(self) -> list[str]:
+        """Bring templates up to date with the settings. Names what it changed."""
+        changed: list[str] = []
+        named = [ALIASES.get(name, name) for name in {**self._images, **self._pull_policies}]
+        for name in dict.fromkeys(named):
+            template = await self._store.get(name)
+            if template is None:
+                # It may be added later, and is brought up to date with the start after that.
+                known = ", ".join(template.name for template in await self._store.all())
+                log.warning("the settings name a template that does not exist", template=name, there_are=known)
+                continue
+            wanted = replace(
+                template,
+                docker_image=_of(self._images, name) or template.docker_image,
+                image_pull_policy=_of(self._pull_policies, name) or template.image_pull_policy,
+            )
+            if wanted != template and await self._store.replace(replace(wanted, updated_at=self._clock())):
+                changed.append(name)
+                log.info(
+                    "template follows the settings",
+                    template=name,
+                    image=wanted.docker_image,
+                    pull_policy=wanted.image_pull_policy,
+                )
+        return changed
+
+
+def _of(named: Mapping[str, T], template: str) -> T | None:
+    """What the settings say of a template, by its name or by an alias."""
+    return next((value for name, value in named.items() if ALIASES.get(name, name) == template), None)

@@ -91,6 +91,9 @@ def decide(
         return Action.GIVE_UP
     if action in _EFFORTS and _is_waiting(environment, now):
         return Action.WAIT
+    if action is Action.REST and environment.said is Said.RUNNING and environment.delayed_by is not None:
+        # It was out of sight, and users were told so.
+        return Action.CONFIRM
     return action
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from libs.common.contracts.clusters import DEFAULT_CLUSTER
 from libs.common.contracts.environments import DesiredState
 from libs.common.contracts.events import (
     RuntimeDeleted,
@@ -53,6 +54,8 @@ class Limits:
     resync_s: float = 30.0
     losses: int = 5
     loss_window_s: float = 600.0
+    # What takes less is not worth a word to the user.
+    delay_s: float = 5.0
 
     def work_s(self, desired: DesiredState) -> float:
         """How long a wish may take."""
@@ -96,7 +99,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """One environment as the orchestrator knows it: the newest wish, the last report, the work in between."""
+    """One environment as the orchestrator knows it: the newest wish, the last report, the work in between.
+
+    `cluster` is chosen once, before anything is made, and kept for life; None until then. `delayed_by` is the reason
+    that was last reported as a delay, until the next report of another kind.
+    """
 
     id: str
     user_id: str
@@ -110,6 +117,8 @@ class Environment:
     reported: Reported = Reported()
     progress: Progress | None = None
     losses: tuple[datetime, ...] = ()
+    cluster: str | None = None
+    delayed_by: str | None = None
 
     @property
     def said(self) -> Said:
@@ -129,7 +138,7 @@ class Environment:
     @property
     def ref(self) -> WorkspaceRef:
         """How the runtime calls its workspace."""
-        return WorkspaceRef(self.id, self.user_id)
+        return WorkspaceRef(self.id, self.user_id, self.cluster or DEFAULT_CLUSTER)
 
 
 _SETTLED: dict[DesiredState, frozenset[Said]] = {

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from libs.common.contracts.environments import DesiredState
 from libs.common.contracts.events import (
+    RuntimeDelayed,
     RuntimeDeleted,
     RuntimeFailed,
     RuntimeLost,
@@ -118,7 +119,7 @@ def setback(environment: Environment, trouble: Trouble, *, began: datetime, now:
     """An attempt failed: try again later, or say that the wish cannot be fulfilled.
 
     What was answered already (a running workspace whose runtime cannot be asked just now) never fails by waiting, and
-    a deletion never gives up.
+    a deletion never gives up. What holds it up is reported once it has done so for a while.
     """
     progress = _current(environment, began, limits)
     may_fail = environment.desired is not DesiredState.DELETED and not environment.is_settled
@@ -133,9 +134,14 @@ def setback(environment: Environment, trouble: Trouble, *, began: datetime, now:
     retry_at = _after(now, backoff_s(attempts, longest_s=longest_s))
     if may_fail:
         retry_at = min(retry_at, max(progress.deadline_at, now))
-    return Change(
-        replace(environment, progress=replace(progress, attempts=attempts, retry_at=retry_at)), retry_at, done=True
-    )
+    after = replace(environment, progress=replace(progress, attempts=attempts, retry_at=retry_at))
+    begun_at = progress.deadline_at - timedelta(seconds=limits.work_s(environment.desired))
+    is_late = now - begun_at >= timedelta(seconds=limits.delay_s)
+    concerns_user = not environment.is_settled or environment.said is Said.RUNNING
+    if not (is_late and concerns_user) or trouble.reason == environment.delayed_by:
+        return Change(after, retry_at, done=True)
+    report = Report(RuntimeDelayed, trouble.reason, trouble.message)
+    return Change(replace(after, delayed_by=trouble.reason), retry_at, done=True, report=report)
 
 
 def backoff_s(attempts: int, *, longest_s: float = _LONGEST_RETRY_S) -> float:
@@ -161,7 +167,8 @@ def _say(
     message: str | None = None,
 ) -> Change:
     reported = Reported(said, environment.generation, reason, message, now)
-    return Change(replace(environment, reported=reported), look_again_at, done, Report(kind, reason, message))
+    after = replace(environment, reported=reported, delayed_by=None)
+    return Change(after, look_again_at, done, Report(kind, reason, message))
 
 
 def _fail(environment: Environment, trouble: Trouble, now: datetime) -> Change:

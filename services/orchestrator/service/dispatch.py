@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import structlog
 
 from libs.common.clock import Clock
-from libs.runtime.port import WorkspacePhase, WorkspaceRuntime
-from services.orchestrator.ports import EnvironmentStore
+from libs.runtime.port import WorkspacePhase
+from services.orchestrator.ports import EnvironmentStore, Fleet
 from services.orchestrator.service.loops import repeat
 from services.orchestrator.service.reconcile import Reconciler
 
@@ -38,12 +38,10 @@ class Pace:
 class Dispatcher:
     """Queues environments and has the reconciler work on them."""
 
-    def __init__(
-        self, reconciler: Reconciler, store: EnvironmentStore, runtime: WorkspaceRuntime, clock: Clock, pace: Pace
-    ) -> None:
+    def __init__(self, reconciler: Reconciler, store: EnvironmentStore, fleet: Fleet, clock: Clock, pace: Pace) -> None:
         self._reconciler = reconciler
         self._store = store
-        self._runtime = runtime
+        self._fleet = fleet
         self._clock = clock
         self._pace = pace
         # Rank, number, environment: users first, else in the order of asking.
@@ -56,6 +54,7 @@ class Dispatcher:
         self._again: dict[str, bool] = {}
         self._slots = asyncio.Semaphore(pace.concurrency)
         self._loops: list[asyncio.Task[None]] = []
+        self._watches: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wished(self, environment_id: str) -> None:
@@ -82,20 +81,31 @@ class Dispatcher:
         await self.resync()
         self._loops = [
             asyncio.create_task(self._serve()),
-            asyncio.create_task(self._watch()),
             asyncio.create_task(repeat("scan", self._pace.scan_interval_s, self.scan)),
         ]
+        for cluster_id in self._fleet.ids():
+            self._watches[cluster_id] = asyncio.create_task(self._watch(cluster_id))
 
     async def stop(self) -> None:
         """Take nothing new, let the work at hand finish for a moment, then cancel it; its leases are given back."""
-        await _end(self._loops)
+        await _end([*self._loops, *self._watches.values()])
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=self._pace.finish_s)
         await _end(list(self._tasks))
 
-    async def resync(self) -> None:
-        """Look at every environment, whatever the store says: the world may have changed while nobody watched."""
-        for environment_id in await self._store.living():
+    async def follow(self, cluster_id: str) -> None:
+        """Watch this cluster from now on, through the driver that the fleet has now; or no longer, when it is gone."""
+        before = self._watches.pop(cluster_id, None)
+        if before is not None:
+            await _end([before])
+        if cluster_id in self._fleet.ids():
+            self._watches[cluster_id] = asyncio.create_task(self._watch(cluster_id))
+        await self._resync_quietly(cluster_id)
+
+    async def resync(self, cluster_id: str | None = None) -> None:
+        """Look at every environment, or at those of one cluster, whatever the store says: the world may have changed
+        while nobody watched."""
+        for environment_id in await self._store.living(cluster_id):
             self.poke(environment_id, force=True)
 
     async def scan(self) -> None:
@@ -139,22 +149,22 @@ class Dispatcher:
                 self.wished(environment_id)
                 self._waiting[environment_id] = again
 
-    async def _watch(self) -> None:
+    async def _watch(self, cluster_id: str) -> None:
         """Workspaces that end by themselves are noticed at once; what a broken watch missed, the resync finds."""
         while True:
             try:
-                async for observed in self._runtime.watch():
+                async for observed in self._fleet.watch(cluster_id):
                     if observed.phase in (WorkspacePhase.STOPPED, WorkspacePhase.FAILED):
                         self.poke(observed.ref.environment_id, force=True)
-                log.info("runtime watch ended, watching again")
+                log.info("runtime watch ended, watching again", cluster=cluster_id)
             except Exception as error:
-                log.warning("runtime watch failed, watching again", error=repr(error))
+                log.warning("runtime watch failed, watching again", cluster=cluster_id, error=repr(error))
             await asyncio.sleep(_WATCH_AGAIN_S)
-            await self._resync_quietly()
+            await self._resync_quietly(cluster_id)
 
-    async def _resync_quietly(self) -> None:
+    async def _resync_quietly(self, cluster_id: str) -> None:
         try:
-            await self.resync()
+            await self.resync(cluster_id)
         except Exception as error:
             log.warning("resync failed, the scan covers for it", error=repr(error))
 

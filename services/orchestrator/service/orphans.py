@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 import structlog
 
 from libs.common.clock import Clock
-from libs.runtime.port import ObservedWorkspace, WorkspacePhase, WorkspaceRuntime
-from services.orchestrator.ports import EnvironmentStore, History
+from libs.runtime.port import DriverError, ObservedWorkspace, WorkspacePhase
+from services.orchestrator.ports import EnvironmentStore, Fleet, History
 from services.orchestrator.service.dispatch import Dispatcher
 from services.orchestrator.service.loops import repeat
 
@@ -32,12 +32,12 @@ class _Missing:
 
 
 class OrphanCollector:
-    """Looks through the whole runtime every `interval_s` seconds; an orphan is left alone for `grace_s`."""
+    """Looks through all clusters every `interval_s` seconds; an orphan is left alone for `grace_s`."""
 
     def __init__(
         self,
         store: EnvironmentStore,
-        runtime: WorkspaceRuntime,
+        fleet: Fleet,
         history: History,
         dispatcher: Dispatcher,
         clock: Clock,
@@ -46,13 +46,13 @@ class OrphanCollector:
         grace_s: float,
     ) -> None:
         self._store = store
-        self._runtime = runtime
+        self._fleet = fleet
         self._history = history
         self._dispatcher = dispatcher
         self._clock = clock
         self._interval_s = interval_s
         self._grace = timedelta(seconds=grace_s)
-        self._missing: dict[str, _Missing] = {}
+        self._missing: dict[str, dict[str, _Missing]] = {}
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -66,16 +66,24 @@ class OrphanCollector:
             await asyncio.gather(self._loop, return_exceptions=True)
 
     async def scan(self) -> None:
-        """Look at everything once."""
-        workspaces = {observed.ref.environment_id: observed for observed in await self._runtime.list()}
+        """Look at everything once; a cluster that cannot be asked has its turn later."""
+        for cluster_id in self._fleet.ids():
+            try:
+                await self._scan(cluster_id)
+            except DriverError as error:
+                log.warning("no look for orphans", cluster=cluster_id, reason=error.reason, error=str(error))
+
+    async def _scan(self, cluster_id: str) -> None:
+        workspaces = {observed.ref.environment_id: observed for observed in await self._fleet.list(cluster_id)}
         known = await self._store.buried(list(workspaces))
         for environment_id, is_deleted in known.items():
             if is_deleted:
                 self._dispatcher.poke(environment_id, force=True)
         unknown = {key: observed for key, observed in workspaces.items() if key not in known}
-        self._missing = {key: self._missing.get(key) or _Missing(self._clock()) for key in unknown}
+        before = self._missing.get(cluster_id, {})
+        self._missing[cluster_id] = {key: before.get(key) or _Missing(self._clock()) for key in unknown}
         for environment_id, observed in unknown.items():
-            missing = self._missing[environment_id]
+            missing = self._missing[cluster_id][environment_id]
             missing.scans += 1
             if missing.scans >= _MIN_SCANS and self._clock() - missing.since >= self._grace:
                 await self._collect(observed, missing)
@@ -84,11 +92,11 @@ class OrphanCollector:
         environment_id = observed.ref.environment_id
         if await self._history.was_deleted(environment_id):
             log.warning("orphan is deleted: its user had asked for it", environment_id=environment_id)
-            await self._runtime.delete(observed.ref)
+            await self._fleet.delete(observed.ref)
             return
         if observed.phase in (WorkspacePhase.RUNNING, WorkspacePhase.STARTING):
             log.warning("orphan is stopped, its volume stays", environment_id=environment_id)
-            await self._runtime.stop(observed.ref)
+            await self._fleet.stop(observed.ref)
         elif not missing.told:
             missing.told = True
             log.warning("volume belongs to no known environment and is left alone", environment_id=environment_id)

@@ -15,21 +15,22 @@ from datetime import datetime
 import structlog
 
 from libs.common.clock import Clock
+from libs.common.contracts.environments import DesiredState
 from libs.common.security.sealing import SealBrokenError
 from libs.common.telemetry import continued_trace
 from libs.runtime.port import (
     DriverError,
+    ObservedWorkspace,
     RuntimeUnavailableError,
     WorkspaceLimits,
     WorkspacePhase,
     WorkspaceRejectedError,
-    WorkspaceRuntime,
     WorkspaceSpec,
 )
 from services.orchestrator.domain import steps
 from services.orchestrator.domain.decision import Action, decide
 from services.orchestrator.domain.model import Change, Environment, Limits, Said, Trouble
-from services.orchestrator.ports import EnvironmentStore
+from services.orchestrator.ports import EnvironmentStore, Fleet, Placement
 from services.orchestrator.service.lease import Lease, LeaseLostError, SupersededError
 
 OpenSealed = Callable[[str], str]
@@ -46,9 +47,8 @@ def _some_jitter() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """How this replica works. `runtime_name` goes into reports; `jitter` stretches pauses, so that retries spread."""
+    """How this replica works. `jitter` stretches pauses, so that retries spread."""
 
-    runtime_name: str
     limits: Limits
     lease_s: float
     stop_grace_s: float
@@ -62,15 +62,17 @@ class Reconciler:
     def __init__(
         self,
         store: EnvironmentStore,
-        runtime: WorkspaceRuntime,
+        fleet: Fleet,
+        placement: Placement,
         open_sealed: OpenSealed,
+        *,
         clock: Clock,
         work: Work,
-        *,
         on_running: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
-        self._runtime = runtime
+        self._fleet = fleet
+        self._placement = placement
         self._open_sealed = open_sealed
         self._clock = clock
         self._work = work
@@ -107,7 +109,8 @@ class Reconciler:
         except SupersededError:
             log.info("wish has changed, work on the old one ended", generation=environment.generation)
             return await self._reload(environment.id, lease)
-        saved = await self._store.save(lease.holder, self._spread(change), self._clock(), self._work.runtime_name)
+        runtime = self._placement.runtime_of(change.environment.cluster)
+        saved = await self._store.save(lease.holder, self._spread(change), self._clock(), runtime)
         if saved is None:
             return await self._reload(environment.id, lease)
         _log_report(change)
@@ -131,7 +134,7 @@ class Reconciler:
         except DriverError as error:
             trouble = Trouble(error.reason, str(error))
         except TimeoutError:
-            trouble = Trouble("RuntimeTimeout", "The runtime did not finish in time.")
+            trouble = Trouble("RuntimeTimeout", "The cluster did not answer in time.")
         except Exception:
             log.exception("unexpected error while reconciling, will be retried")
             trouble = _UNEXPECTED
@@ -141,7 +144,7 @@ class Reconciler:
     async def _act(self, environment: Environment) -> Change:
         limits, since = self._work.limits, self._work.serving_since
         async with asyncio.timeout(_INSPECT_TIMEOUT_S):
-            actual = await self._runtime.inspect(environment.ref)
+            environment, actual = await self._look(environment)
         now = self._clock()
         action = decide(environment, actual, now=now, limits=limits, serving_since=since)
         match action:
@@ -161,6 +164,16 @@ class Reconciler:
                 change = await self._effort(action, environment)
         return change
 
+    async def _look(self, environment: Environment) -> tuple[Environment, ObservedWorkspace | None]:
+        """What there is; and where it is or will be, which is stored with the next step, before anything is made."""
+        if environment.cluster is None:
+            environment = replace(environment, cluster=await self._placement.locate(environment))
+        if environment.cluster is not None:
+            return environment, await self._fleet.inspect(environment.ref)
+        if environment.desired is DesiredState.RUNNING:
+            environment = replace(environment, cluster=await self._placement.place(environment))
+        return environment, None
+
     async def _effort(self, action: Action, environment: Environment) -> Change:
         """What takes time: the calls that change the runtime."""
         limits = self._work.limits
@@ -169,16 +182,18 @@ class Reconciler:
                 await self._ensure(environment)
                 return steps.confirm(environment, self._clock(), limits)
             case Action.STOP | Action.HALT:
-                await self._runtime.stop(environment.ref, grace_seconds=self._work.stop_grace_s)
+                if environment.cluster is not None:
+                    await self._fleet.stop(environment.ref, grace_seconds=self._work.stop_grace_s)
                 done = steps.stopped if action is Action.STOP else steps.repaired
                 return done(environment, self._clock(), limits)
             case _:
-                await self._runtime.delete(environment.ref)
+                if environment.cluster is not None:
+                    await self._fleet.delete(environment.ref)
                 done = steps.deleted if action is Action.DELETE else steps.repaired
                 return done(environment, self._clock(), limits)
 
     async def _ensure(self, environment: Environment) -> None:
-        observed = await self._runtime.ensure(self._spec(environment))
+        observed = await self._fleet.ensure(self._spec(environment))
         if observed.phase is not WorkspacePhase.RUNNING:
             message = observed.message or "The workspace ended as soon as it was started."
             raise RuntimeUnavailableError(message, reason=observed.reason or "WorkspaceEnded")
@@ -197,6 +212,7 @@ class Reconciler:
             ),
             variables=self._variables(template.variables_sealed),
             startup_command=template.startup_command,
+            image_pull_policy=template.image_pull_policy,
         )
 
     def _variables(self, sealed: str | None) -> dict[str, str]:

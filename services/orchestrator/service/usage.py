@@ -9,9 +9,9 @@ import structlog
 
 from libs.common.clock import Clock
 from libs.common.contracts.telemetry import UsageSample
-from libs.runtime.port import WorkspaceNotFoundError, WorkspaceNotRunningError, WorkspaceRuntime
+from libs.runtime.port import WorkspaceNotFoundError, WorkspaceNotRunningError
 from services.orchestrator.domain.model import Environment
-from services.orchestrator.ports import EnvironmentStore, UsageSink
+from services.orchestrator.ports import EnvironmentStore, Fleet, UsageSink
 from services.orchestrator.service.dispatch import Dispatcher
 from services.orchestrator.service.loops import repeat
 
@@ -32,7 +32,7 @@ class UsageSampler:
     def __init__(
         self,
         store: EnvironmentStore,
-        runtime: WorkspaceRuntime,
+        fleet: Fleet,
         sink: UsageSink,
         dispatcher: Dispatcher,
         clock: Clock,
@@ -41,7 +41,7 @@ class UsageSampler:
         wake: asyncio.Event,
     ) -> None:
         self._store = store
-        self._runtime = runtime
+        self._fleet = fleet
         self._sink = sink
         self._dispatcher = dispatcher
         self._clock = clock
@@ -83,7 +83,7 @@ class UsageSampler:
         if not await self._store.claim_sample(environment.id, before, now):
             return
         async with asyncio.timeout(_STATS_TIMEOUT_S):
-            stats = await self._runtime.stats(environment.ref)
+            stats = await self._fleet.stats(environment.ref)
         await self._sink.publish(
             UsageSample(
                 environment_id=environment.id,

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from libs.runtime.port import DriverError, ExecRuntime, LogLine, WorkspaceRef
+from libs.runtime.port import DriverError, ExecRuntime, LogLine
 from services.terminal import protocol
 from services.terminal.domain import Caller, Closing, Environment
 from services.terminal.ports import Channel, ChannelClosedError
@@ -43,7 +43,7 @@ class LogViewer:
         self.environment_id = environment.id
         self._runtime = runtime
         self._channel = channel
-        self._ref = WorkspaceRef(environment_id=environment.id, user_id=environment.user_id)
+        self._ref = environment.ref
         self._query = query
         self._closing: Closing | None = None
         self._sending_since: float | None = None

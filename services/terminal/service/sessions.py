@@ -17,7 +17,6 @@ from libs.runtime.port import (
     TerminalSize,
     WorkspaceNotFoundError,
     WorkspaceNotRunningError,
-    WorkspaceRef,
 )
 from services.terminal.domain import (
     Caller,
@@ -163,15 +162,17 @@ class Sessions:
             self._end(session, CloseReason.EVICTED)
 
     async def _exec(self, environment: Environment, size: TerminalSize) -> ExecStream:
-        ref = WorkspaceRef(environment_id=environment.id, user_id=environment.user_id)
         try:
-            return await self._runtime.exec(ref, tty=True, size=size)
+            return await self._runtime.exec(environment.ref, tty=True, size=size)
         except (WorkspaceNotFoundError, WorkspaceNotRunningError) as error:
             # The environment is said to run, so it is being repaired or has just been stopped.
             log.warning("no shell", environment_id=environment.id, reason=error.reason, error=str(error))
             raise EnvironmentNotRunningError from error
         except RuntimeUnavailableError as error:
-            raise UnavailableError("The runtime cannot be reached right now, please try again in a moment") from error
+            log.warning("no shell", environment_id=environment.id, reason=error.reason, error=str(error))
+            raise UnavailableError(
+                "The machine your environment runs on cannot be reached right now, please try again in a moment"
+            ) from error
 
     async def _supervise(self, session: TerminalSession) -> None:
         try:

@@ -41,7 +41,7 @@ class TestRead:
         assert found[2].keys() == {
             "id", "name", "display_name", "description", "category", "tags", "docker_image", "default_port",
             "default_resources", "environment_variables", "startup_commands", "status", "version", "created_at",
-            "updated_at", "usage_count", "documentation_url", "icon_url",
+            "updated_at", "usage_count", "documentation_url", "icon_url", "image_pull_policy",
         }  # fmt: skip
         assert found[2]["docker_image"] == "devpocket/python:latest"
         assert await world.call("GET", f"{API}/python") == found[2]
@@ -115,12 +115,15 @@ class TestAdmin:
         await world.call("PUT", f"{API}/python", 422, json=change, headers=admin)
 
 
+@pytest.fixture
+def stack(settings: EnvsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment as `devpocket` prepares it."""
+    monkeypatch.setenv("MONGODB_URL", settings.mongodb_url.get_secret_value())
+    monkeypatch.setenv("DATABASE_NAME", settings.database_name)
+
+
 class TestCommandLine:
-    async def test_lists_and_seeds(
-        self, world: World, settings: EnvsSettings, admin: dict[str, str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("MONGODB_URL", settings.mongodb_url.get_secret_value())
-        monkeypatch.setenv("DATABASE_NAME", settings.database_name)
+    async def test_lists_and_seeds(self, world: World, stack: None, admin: dict[str, str]) -> None:
         await world.create()
         await world.call("DELETE", f"{API}/rust", headers=admin)
         assert json.loads(await self._run("seed", "--json")) == {"written": []}
@@ -137,6 +140,36 @@ class TestCommandLine:
         result = await asyncio.to_thread(CliRunner().invoke, commands, ["list"])
         assert result.exit_code == 1
         assert "MongoDB cannot be reached" in result.output
+
+    async def test_one_is_added_changed_and_shown(self, world: World, stack: None) -> None:
+        image = "registry.example:5000/ruby:3"
+        added = json.loads(await self._run("add", "ruby", "--image", image, "--pull-policy", "Never", "--json"))
+        assert (added["docker_image"], added["image_pull_policy"], added["display_name"]) == (image, "Never", "ruby")
+        created = await world.create("one", template="ruby")
+        changed = await self._run("set", "ruby", "--image", "ruby:4", "--port", "80", "--command", "make", "--json")
+        assert json.loads(changed)["startup_commands"] == ["make"]
+        assert "ruby:4" in await self._run("show", "ruby")
+        assert "Never" in await self._run("list")
+        await self._run("set", "ruby", "--pull-policy", "default", "--command", "")
+        shown = json.loads(await self._run("show", "ruby", "--json"))
+        assert (shown["image_pull_policy"], shown["startup_commands"]) == (None, [])
+        stored = await world.app.state.platform.database["environments"].find_one({"_id": created["id"]})
+        assert (stored["image"], stored["image_pull_policy"]) == (image, "Never")
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (["add", "Bad Name", "--image", "x"], "name"),
+            (["add", "python", "--image", "x"], "already exists"),
+            (["set", "python", "--pull-policy", "Sometimes"], "image_pull_policy"),
+            (["set", "python", "--image", "no image"], "docker_image"),
+            (["show", "cobol"], "not found"),
+        ],
+    )
+    async def test_what_cannot_be_is_told(self, world: World, stack: None, arguments: list[str], words: str) -> None:
+        result = await asyncio.to_thread(CliRunner().invoke, commands, arguments)
+        assert result.exit_code == 1
+        assert words in result.output
 
     async def _run(self, *arguments: str) -> str:
         result = await asyncio.to_thread(CliRunner().invoke, commands, list(arguments))

@@ -37,9 +37,10 @@ class TestClusters:
     async def test_an_admin_sees_them(self, client: httpx.AsyncClient, issuer: TestIssuer) -> None:
         answer = await client.get("/api/v1/clusters/", headers=issuer.headers(plan=Plan.ADMIN))
         assert answer.status_code == 200
-        assert answer.json() == [
-            {"id": "default", "name": "local", "region": "local", "runtime": "local", "status": "available"}
-        ]
+        [cluster] = answer.json()
+        assert (cluster["id"], cluster["region"], cluster["runtime"]) == ("default", "local", "local")
+        assert (cluster["status"], cluster["health"], cluster["is_default"]) == ("active", "healthy", True)
+        assert (cluster["environments"], cluster["capacity"], cluster["source"]) == (0, None, "settings")
 
     async def test_others_do_not(self, client: httpx.AsyncClient, issuer: TestIssuer) -> None:
         answer = await client.get("/api/v1/clusters", headers=issuer.headers(plan=Plan.PRO))

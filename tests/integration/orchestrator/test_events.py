@@ -18,6 +18,7 @@ from libs.common.contracts.events import (
     Event,
 )
 from libs.common.contracts.telemetry import USAGE_SUBJECTS, UsageSample
+from libs.common.http.health import Health
 from libs.common.ids import new_id
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
 from services.orchestrator.events import StreamHistory
@@ -217,6 +218,13 @@ class TestUsage:
         assert samples[0].cpu_millis == 12.5
 
 
+async def runtime_is(health: Health, state: str) -> None:
+    """Until `/health/ready` says so; raises TimeoutError."""
+    async with asyncio.timeout(20):
+        while (await health.checks())["runtime"] != state:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.1)
+
+
 class TestStart:
     async def test_a_runtime_that_is_not_there_yet_is_waited_for_and_named(
         self, settings: OrchestratorSettings, issuer: TestIssuer, envs: Envs
@@ -225,12 +233,11 @@ class TestStart:
         app = create_app(settings, keys=issuer, runtime=runtime)
         created = await envs.say(a_wish(EnvironmentCreated))
         async with app.router.lifespan_context(app):
-            checks = await app.state.platform.health.checks()
-            assert checks["runtime"] == "unhealthy"
-            assert not app.state.platform.health.started
+            health = app.state.platform.health
+            await runtime_is(health, "unhealthy")
             runtime.absences = 0
             await envs.reports(created.subject, "running")
-            assert app.state.platform.health.started
+            await runtime_is(health, "healthy")
 
     async def test_what_was_lost_with_the_machine_runs_again(
         self, settings: OrchestratorSettings, issuer: TestIssuer, envs: Envs

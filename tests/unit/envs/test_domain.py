@@ -121,7 +121,10 @@ class TestReports:
         environment = an_environment(status)
         change = observe(environment, seen(report), LATER)
         expected = REPORTS[status].get(report)
-        reasons_only = report is Report.FAILED and status in {Status.ERROR, Status.TERMINATING}
+        held_up = {*Status} - {Status.STOPPED, Status.ERROR, Status.TERMINATED}
+        reasons_only = (report is Report.FAILED and status in {Status.ERROR, Status.TERMINATING}) or (
+            report is Report.DELAYED and status in held_up
+        )
         assert change.after.status == (expected or status)
         assert len(change.events) == (1 if expected or reasons_only else 0)
         if status is not Status.TERMINATED:
@@ -158,6 +161,25 @@ class TestReports:
     def test_running_completes_the_installation_and_clears_the_reason(self) -> None:
         after = observe(an_environment(Status.ERROR, status_reason="x"), seen(Report.RUNNING), LATER).after
         assert (after.installation_completed, after.status_reason) == (True, None)
+
+    def test_a_delay_is_told_once_and_is_over_when_it_runs(self) -> None:
+        delayed = Observation(Report.DELAYED, 3, 51, "ClusterUnreachable", "The cluster does not answer.", "eu")
+        told = observe(an_environment(Status.RUNNING, installation_completed=True), delayed, LATER)
+        assert told.after.status is Status.RUNNING
+        assert told.after.status_reason == "The cluster does not answer (ClusterUnreachable)"
+        [event] = told.events
+        assert isinstance(event, EnvironmentStatusChanged)
+        assert (event.previous, event.status, event.cluster) == (Status.RUNNING, Status.RUNNING, "eu")
+        assert observe(told.after, replace(delayed, sequence=52), LATER).events == ()
+        over = observe(told.after, seen(Report.RUNNING, sequence=53), LATER)
+        assert over.after.status_reason is None
+        assert len(over.events) == 1
+        assert observe(over.after, seen(Report.RUNNING, sequence=54), LATER).events == ()
+
+    def test_a_stale_report_does_not_move_it_to_another_cluster(self) -> None:
+        environment = an_environment(Status.RUNNING, report_sequence=50, cluster="eu")
+        stale = Observation(Report.RUNNING, 3, 49, cluster="us")
+        assert observe(environment, stale, LATER).after.cluster == "eu"
 
     def test_terminated_frees_slot_and_name_and_keeps_a_tombstone(self) -> None:
         after = observe(an_environment(Status.TERMINATING), seen(Report.DELETED), LATER).after

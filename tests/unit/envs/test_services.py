@@ -23,10 +23,11 @@ from services.envs.errors import (
 )
 from services.envs.service.accounts import AccountService
 from services.envs.service.environments import Changes, EnvironmentService, NewEnvironment
+from services.envs.service.regions import RegionService
 from services.envs.service.reports import ReportService
 from services.envs.service.templates import TemplateService
 from services.envs.service.usage import MAX_POINTS, UsageService
-from tests.fakes.envs import FakeAccounts, FakeEnvironments, FakeHistory, FakeTemplates, PlainSeal
+from tests.fakes.envs import FakeAccounts, FakeClusters, FakeEnvironments, FakeHistory, FakeTemplates, PlainSeal
 from tests.unit.envs.makers import NOW, a_principal, an_environment
 
 REQUEST = NewEnvironment(name="mine", template="python")
@@ -51,7 +52,8 @@ async def templates(store: FakeEnvironments) -> TemplateService:
 
 @pytest.fixture
 def service(store: FakeEnvironments, templates: TemplateService, accounts: AccountService) -> EnvironmentService:
-    return EnvironmentService(store, templates, accounts, PlainSeal(), verified_only=False, clock=lambda: NOW)
+    regions = RegionService(FakeClusters())
+    return EnvironmentService(store, templates, accounts, regions, PlainSeal(), verified_only=False, clock=lambda: NOW)
 
 
 async def user_state(accounts: AccountService, plan: Plan, version: int, *, active: bool = True) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from libs.common.contracts.clusters import DEFAULT_CLUSTER
 from libs.common.contracts.environments import DesiredState, Resources
 from libs.common.contracts.events import (
     EnvironmentCreated,
@@ -19,7 +20,9 @@ from libs.common.contracts.events import (
     WorkspaceTemplate,
 )
 from libs.common.contracts.telemetry import UsageSample
+from libs.runtime.port import WorkspaceRuntime
 from services.orchestrator.domain.model import Change, Environment, Report, Said, WishCause
+from services.orchestrator.service.fleet import FleetRuntime
 
 EPOCH = datetime.fromtimestamp(0, UTC)
 START = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -108,7 +111,13 @@ class MemoryStore:
             return None
         spec = there.spec.model_copy(update={"variables_sealed": None}) if after.is_buried else there.spec
         record.environment = replace(
-            there, reported=after.reported, progress=after.progress, losses=after.losses, spec=spec
+            there,
+            reported=after.reported,
+            progress=after.progress,
+            losses=after.losses,
+            spec=spec,
+            cluster=after.cluster,
+            delayed_by=after.delayed_by,
         )
         record.due_at = change.look_again_at
         if change.report is not None:
@@ -132,8 +141,25 @@ class MemoryStore:
         ]
         return [key for _, key in sorted(waiting)[:limit]]
 
-    async def living(self) -> Sequence[str]:
-        return [key for key, record in self.records.items() if record.due_at is not None]
+    async def living(self, cluster_id: str | None = None) -> Sequence[str]:
+        return [
+            key
+            for key, record in self.records.items()
+            if record.due_at is not None and cluster_id in {None, record.environment.cluster}
+        ]
+
+    async def count(self, cluster_id: str) -> int:
+        environments = [record.environment for record in self.records.values()]
+        return sum(found.cluster == cluster_id and found.reported.said is not Said.DELETED for found in environments)
+
+    async def wake(self, cluster_id: str, now: datetime) -> int:
+        ids = await self.living(cluster_id)
+        for record in (self.records[key] for key in ids):
+            record.due_at = now
+            progress = record.environment.progress
+            if progress is not None and progress.retry_at is not None and progress.retry_at > now:
+                record.environment = replace(record.environment, progress=replace(progress, retry_at=now))
+        return len(ids)
 
     async def buried(self, environment_ids: Sequence[str]) -> dict[str, bool]:
         return {key: self.records[key].environment.is_buried for key in environment_ids if key in self.records}
@@ -161,6 +187,31 @@ class MemoryStore:
     def _held(self, environment_id: str, holder: str) -> Record | None:
         record = self.records.get(environment_id)
         return record if record is not None and record.holder == holder else None
+
+
+class OneCluster:
+    """`Placement` where there is only the cluster `default`."""
+
+    def __init__(self, runtime: WorkspaceRuntime) -> None:
+        self._runtime = runtime
+
+    async def locate(self, environment: Environment) -> str | None:
+        found = await self._runtime.inspect(environment.ref)
+        return None if found is None else DEFAULT_CLUSTER
+
+    async def place(self, environment: Environment) -> str:
+        return DEFAULT_CLUSTER
+
+    def runtime_of(self, cluster_id: str | None) -> str:
+        return "fake"
+
+
+def fleet_of(default: WorkspaceRuntime, **others: WorkspaceRuntime) -> FleetRuntime:
+    """The workspaces of these clusters, by their names."""
+    fleet = FleetRuntime(in_flight=16)
+    for name, runtime in {DEFAULT_CLUSTER: default, **others}.items():
+        fleet.put(name, name, lambda runtime=runtime: runtime)  # type: ignore[misc]
+    return fleet
 
 
 @dataclass

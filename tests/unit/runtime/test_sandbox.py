@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from libs.runtime.factory import create_exec_runtime, create_workspace_runtime
 from libs.runtime.local.isolation import Isolation
 from libs.runtime.local.runtime import LocalRuntime
 from libs.runtime.local.sandbox import _ETC, describe_sandbox, hostname, missing_toolchain
@@ -58,17 +57,6 @@ def test_a_missing_toolchain_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert "elsewhere" not in words
     (tmp_path / "zig-compiler").touch(mode=0o755)
     assert "installed elsewhere" in (missing_toolchain("zig:1", zig) or "")
-
-
-def test_the_factory_makes_the_local_driver(tmp_path: Path) -> None:
-    assert isinstance(create_workspace_runtime("local", local_dir=tmp_path, isolation="none"), LocalRuntime)
-    assert isinstance(create_exec_runtime("local", local_dir=tmp_path), LocalRuntime)
-
-
-@pytest.mark.parametrize("kind", ["docker", ""])
-def test_other_drivers_are_refused_in_words(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(RuntimeUnavailableError, match="RUNTIME="):
-        create_workspace_runtime(kind, local_dir=tmp_path)
 
 
 async def test_a_driver_that_is_not_open_says_so(tmp_path: Path) -> None:

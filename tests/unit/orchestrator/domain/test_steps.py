@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.contracts.environments import DesiredState
-from libs.common.contracts.events import RuntimeDeleted, RuntimeFailed, RuntimeLost, RuntimeProvisioning, RuntimeRunning
+from libs.common.contracts.events import (
+    RuntimeDelayed,
+    RuntimeDeleted,
+    RuntimeFailed,
+    RuntimeLost,
+    RuntimeProvisioning,
+    RuntimeRunning,
+)
 from libs.runtime.port import ObservedWorkspace, WorkspacePhase
 from services.orchestrator.domain import steps
 from services.orchestrator.domain.model import Change, Environment, Limits, Progress, Said, Trouble
@@ -18,6 +25,7 @@ from tests.unit.orchestrator.memory import START
 
 LIMITS = Limits()
 AWAY = Trouble("RuntimeUnavailable", "The cluster does not answer.")
+PULLING = Trouble("ImagePullBackOff", "The image cannot be pulled.")
 REFUSED = Trouble("ImageUnknown", "There is no image of that name.", final=True)
 RUNNING, STOPPED, DELETED = DesiredState.RUNNING, DesiredState.STOPPED, DesiredState.DELETED
 
@@ -118,7 +126,7 @@ class TestSetback:
     @pytest.mark.parametrize(("desired", "limit_s", "verb"), [(RUNNING, 300, "started"), (STOPPED, 60, "stopped")])
     def test_fails_once_its_time_is_over(self, desired: DesiredState, limit_s: int, verb: str) -> None:
         environment = self.setback(an_environment(desired, Said.NOTHING)).environment
-        assert kind_of(self.setback(environment, at_s=limit_s - 1)) is None
+        assert kind_of(self.setback(environment, at_s=limit_s - 1)) is RuntimeDelayed
         change = self.setback(environment, at_s=limit_s)
         assert change.report is not None
         assert change.report.kind is RuntimeFailed
@@ -142,7 +150,7 @@ class TestSetback:
     def test_a_deletion_never_gives_up(self, days: int, trouble: Trouble) -> None:
         begun = self.setback(an_environment(DELETED, Said.NOTHING)).environment
         change = self.setback(begun, trouble, at_s=days * 86_400)
-        assert change.report is None
+        assert kind_of(change) in {None, RuntimeDelayed}
         assert change.look_again_at is not None
 
     def test_a_deletion_is_retried_more_slowly_past_its_deadline(self) -> None:
@@ -159,7 +167,19 @@ class TestSetback:
         self, desired: DesiredState, said: Said
     ) -> None:
         begun = self.setback(an_environment(desired, said)).environment
-        assert self.setback(begun, at_s=100_000).report is None
+        # Only who takes it to be running needs to know that nobody can see it.
+        expected = RuntimeDelayed if said is Said.RUNNING else None
+        assert kind_of(self.setback(begun, at_s=100_000)) is expected
+
+    def test_a_delay_is_told_once_for_each_reason(self) -> None:
+        environment = an_environment(RUNNING, Said.PROVISIONING)
+        told = []
+        for at_s, trouble in [(0, AWAY), (3, AWAY), (6, AWAY), (9, AWAY), (12, PULLING), (15, PULLING), (18, AWAY)]:
+            change = self.setback(environment, trouble, at_s=at_s)
+            environment = change.environment
+            told.append(change.report.reason if change.report else None)
+        assert told == [None, None, AWAY.reason, None, PULLING.reason, None, AWAY.reason]
+        assert steps.confirm(environment, START, LIMITS).environment.delayed_by is None
 
 
 class TestAttempt:

@@ -12,10 +12,10 @@ from libs.common.contracts.events import EnvironmentWish
 from libs.common.security.sealing import Sealer
 from libs.runtime.port import WorkspaceRuntime
 from services.orchestrator.domain.model import Environment, Limits
-from services.orchestrator.ports import EnvironmentStore
+from services.orchestrator.ports import EnvironmentStore, Placement
 from services.orchestrator.service.reconcile import Reconciler, Work
 from services.orchestrator.service.wishes import Wishes
-from tests.unit.orchestrator.memory import START, FakeClock, MemoryStore
+from tests.unit.orchestrator.memory import START, FakeClock, MemoryStore, OneCluster, fleet_of
 
 SEALER = Sealer("a-secret-key-for-tests", "environment-variables")
 
@@ -29,10 +29,12 @@ def a_reconciler(
     lease_s: float = 15.0,
     serving_since: datetime = START - timedelta(days=1),
     on_running: Callable[[], None] = lambda: None,
+    placement: Placement | None = None,
 ) -> Reconciler:
     """A replica's; pauses are not stretched, so that tests can count on them."""
-    work = Work("fake", limits or Limits(), lease_s, 5.0, serving_since=serving_since, jitter=lambda: 1.0)
-    return Reconciler(store, runtime, SEALER.open, clock, work, on_running=on_running)
+    work = Work(limits or Limits(), lease_s, 5.0, serving_since=serving_since, jitter=lambda: 1.0)
+    placement = placement or OneCluster(runtime)
+    return Reconciler(store, fleet_of(runtime), placement, SEALER.open, clock=clock, work=work, on_running=on_running)
 
 
 class Desk:

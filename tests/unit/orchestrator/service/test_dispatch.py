@@ -26,7 +26,7 @@ from services.orchestrator.domain.model import Change, Environment, Limits
 from services.orchestrator.service.dispatch import Dispatcher, Pace
 from services.orchestrator.service.wishes import Wishes
 from tests.fakes.runtime import CrashingRuntime, FakeRuntime, SlowRuntime
-from tests.unit.orchestrator.memory import EPOCH, MemoryStore, eventually, wish
+from tests.unit.orchestrator.memory import EPOCH, MemoryStore, eventually, fleet_of, wish
 from tests.unit.orchestrator.service.conftest import a_reconciler
 
 
@@ -41,7 +41,7 @@ async def replica(
     limits: Limits | None = None,
 ) -> AsyncIterator[tuple[Dispatcher, Wishes]]:
     reconciler = a_reconciler(store, runtime, utc_now, limits=limits)
-    dispatcher = Dispatcher(reconciler, store, runtime, utc_now, Pace(concurrency, scan_interval_s, finish_s))
+    dispatcher = Dispatcher(reconciler, store, fleet_of(runtime), utc_now, Pace(concurrency, scan_interval_s, finish_s))
     await dispatcher.start()
     try:
         yield dispatcher, Wishes(store, dispatcher.wished, utc_now)

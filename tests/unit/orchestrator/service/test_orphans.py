@@ -9,7 +9,7 @@ from libs.runtime.port import ObservedWorkspace, WorkspacePhase, WorkspaceRef
 from services.orchestrator.service.dispatch import Dispatcher, Pace
 from services.orchestrator.service.orphans import OrphanCollector
 from tests.fakes.runtime import FakeRuntime
-from tests.unit.orchestrator.memory import FakeClock, MemoryHistory, MemoryStore, eventually, wish
+from tests.unit.orchestrator.memory import FakeClock, MemoryHistory, MemoryStore, eventually, fleet_of, wish
 from tests.unit.orchestrator.service.conftest import Desk, a_reconciler
 
 GRACE_S = 600.0
@@ -27,8 +27,8 @@ def history() -> MemoryHistory:
 
 @pytest.fixture
 def collector(store: MemoryStore, runtime: FakeRuntime, history: MemoryHistory, clock: FakeClock) -> OrphanCollector:
-    dispatcher = Dispatcher(a_reconciler(store, runtime, clock), store, runtime, clock, Pace(1, 1.0, 0.1))
-    return OrphanCollector(store, runtime, history, dispatcher, clock, interval_s=60.0, grace_s=GRACE_S)
+    dispatcher = Dispatcher(a_reconciler(store, runtime, clock), store, fleet_of(runtime), clock, Pace(1, 1.0, 0.1))
+    return OrphanCollector(store, fleet_of(runtime), history, dispatcher, clock, interval_s=60.0, grace_s=GRACE_S)
 
 
 def an_orphan(runtime: FakeRuntime, phase: WorkspacePhase = WorkspacePhase.RUNNING) -> None:
@@ -103,9 +103,11 @@ class TestScan:
         clock.forward(31)
         await reconciler.reconcile("lost1")
         an_orphan(runtime, WorkspacePhase.STOPPED)
-        dispatcher = Dispatcher(reconciler, store, runtime, clock, Pace(1, 60.0, 1.0))
+        dispatcher = Dispatcher(reconciler, store, fleet_of(runtime), clock, Pace(1, 60.0, 1.0))
         await dispatcher.start()
-        collector = OrphanCollector(store, runtime, history, dispatcher, clock, interval_s=60.0, grace_s=GRACE_S)
+        collector = OrphanCollector(
+            store, fleet_of(runtime), history, dispatcher, clock, interval_s=60.0, grace_s=GRACE_S
+        )
         await collector.scan()
         await eventually(lambda: not runtime.volumes)
         await dispatcher.stop()

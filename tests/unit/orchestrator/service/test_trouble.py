@@ -8,6 +8,7 @@ from libs.common.contracts.events import (
     EnvironmentDeleteRequested,
     EnvironmentRestartRequested,
     EnvironmentStopRequested,
+    RuntimeDelayed,
     RuntimeDeleted,
     RuntimeFailed,
     RuntimeProvisioning,
@@ -42,6 +43,13 @@ async def run_until_settled(
         assert record.due_at is not None
         pauses.append((record.due_at - clock()).total_seconds())
         clock.forward(pauses[-1])
+
+
+def an_overloaded_one(*, failures: int) -> OverloadedRuntime:
+    """That has the workspace already."""
+    runtime = OverloadedRuntime(failures=failures)
+    runtime.put(ObservedWorkspace(WorkspaceRef("env1", "user1"), 1, WorkspacePhase.RUNNING))
+    return runtime
 
 
 class TestTrouble:
@@ -91,7 +99,7 @@ class TestTrouble:
     ) -> None:
         await desk.wish(wish())
         await run_until_settled(store, AbsentRuntime(None), clock)
-        assert store.reported("env1") == [RuntimeFailed]
+        assert store.reported("env1") == [RuntimeDelayed, RuntimeFailed]
         assert timedelta(seconds=300) <= clock() - START <= timedelta(seconds=301)
         assert "within 300 s" in (desk.environment().reported.message or "")
 
@@ -99,15 +107,15 @@ class TestTrouble:
         self, store: MemoryStore, desk: Desk, clock: FakeClock
     ) -> None:
         await desk.wish(wish(EnvironmentStopRequested))
-        await run_until_settled(store, OverloadedRuntime(failures=1000), clock)
-        assert store.reported("env1") == [RuntimeFailed]
+        await run_until_settled(store, an_overloaded_one(failures=1000), clock)
+        assert store.reported("env1") == [RuntimeDelayed, RuntimeFailed]
         assert timedelta(seconds=60) <= clock() - START <= timedelta(seconds=61)
 
     async def test_a_deletion_outlasts_every_outage(self, store: MemoryStore, desk: Desk, clock: FakeClock) -> None:
-        runtime = OverloadedRuntime(failures=200)
+        runtime = an_overloaded_one(failures=200)
         await desk.wish(wish(EnvironmentDeleteRequested))
         pauses = await run_until_settled(store, runtime, clock)
-        assert store.reported("env1") == [RuntimeDeleted]
+        assert store.reported("env1") == [RuntimeDelayed, RuntimeDeleted]
         assert clock() - START > timedelta(hours=5)
         assert max(pauses) == 300
 
@@ -146,7 +154,8 @@ class TestTrouble:
         runtime.absences = 0
         clock.forward(30)
         await reconciler.reconcile("env1", only_if_due=True)
-        assert store.reported("env1") == [RuntimeProvisioning, RuntimeRunning]
+        # Users are told once that it is out of sight, and once that it is back.
+        assert store.reported("env1") == [RuntimeProvisioning, RuntimeRunning, RuntimeDelayed, RuntimeRunning]
         assert desk.environment().progress is None
 
     async def test_an_attempt_that_hangs_ends_with_its_time(

@@ -11,7 +11,7 @@ from libs.runtime.port import WorkspaceRef, WorkspaceStats
 from services.orchestrator.service.dispatch import Dispatcher, Pace
 from services.orchestrator.service.usage import UsageSampler
 from tests.fakes.runtime import FakeRuntime
-from tests.unit.orchestrator.memory import FakeClock, MemorySink, MemoryStore, eventually, wish
+from tests.unit.orchestrator.memory import FakeClock, MemorySink, MemoryStore, eventually, fleet_of, wish
 from tests.unit.orchestrator.service.conftest import Desk, a_reconciler
 
 
@@ -30,8 +30,8 @@ async def running(store: MemoryStore, desk: Desk, runtime: FakeRuntime, clock: F
 
 def a_sampler(store: MemoryStore, runtime: FakeRuntime, clock: FakeClock, sink: MemorySink) -> UsageSampler:
     reconciler = a_reconciler(store, runtime, clock)
-    dispatcher = Dispatcher(reconciler, store, runtime, clock, Pace(1, 1.0, 0.1))
-    return UsageSampler(store, runtime, sink, dispatcher, clock, interval_s=5.0, wake=asyncio.Event())
+    dispatcher = Dispatcher(reconciler, store, fleet_of(runtime), clock, Pace(1, 1.0, 0.1))
+    return UsageSampler(store, fleet_of(runtime), sink, dispatcher, clock, interval_s=5.0, wake=asyncio.Event())
 
 
 class TestSampleAll:
@@ -84,8 +84,10 @@ class TestSampleAll:
                 looked.append(environment_id)
 
         reconciler = a_reconciler(running, runtime, clock)
-        dispatcher = NotingDispatcher(reconciler, running, runtime, clock, Pace(1, 1.0, 0.1))
-        sampler = UsageSampler(running, runtime, MemorySink(), dispatcher, clock, interval_s=5.0, wake=asyncio.Event())
+        dispatcher = NotingDispatcher(reconciler, running, fleet_of(runtime), clock, Pace(1, 1.0, 0.1))
+        sampler = UsageSampler(
+            running, fleet_of(runtime), MemorySink(), dispatcher, clock, interval_s=5.0, wake=asyncio.Event()
+        )
         await sampler.sample_all()
         assert looked == ["env1"]
 
@@ -97,8 +99,8 @@ class TestLoop:
         sink = MemorySink()
         wake = asyncio.Event()
         reconciler = a_reconciler(store, runtime, clock, on_running=wake.set)
-        dispatcher = Dispatcher(reconciler, store, runtime, clock, Pace(1, 1.0, 0.1))
-        sampler = UsageSampler(store, runtime, sink, dispatcher, clock, interval_s=3600.0, wake=wake)
+        dispatcher = Dispatcher(reconciler, store, fleet_of(runtime), clock, Pace(1, 1.0, 0.1))
+        sampler = UsageSampler(store, fleet_of(runtime), sink, dispatcher, clock, interval_s=3600.0, wake=wake)
         sampler.start()
         await desk.wish(wish())
         await reconciler.reconcile("env1")

@@ -7,40 +7,51 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from libs.runtime.factory import create_exec_runtime, create_workspace_runtime, kubernetes_runtime
+from libs.runtime.factory import default_driver
 from libs.runtime.kubernetes.connection import Connection, check_kubeconfig
-from libs.runtime.kubernetes.options import ClusterAccess, options_from
+from libs.runtime.kubernetes.options import ClusterAccess
 from libs.runtime.kubernetes.runtime import KubernetesRuntime
 from libs.runtime.kubernetes.stats import from_metrics, from_summary, quantity
+from libs.runtime.local.runtime import LocalRuntime
 from libs.runtime.port import RuntimeUnavailableError
+from libs.runtime.settings import RuntimeSettings
 
 
-def test_options_come_from_the_environment() -> None:
-    access, options = options_from(
-        {
-            "KUBECONFIG": "/etc/kubeconfig",
-            "KUBERNETES_IMAGE_PULL_POLICY": "Never",
-            "KUBERNETES_STORAGE_CLASS": "fast",
-            "KUBERNETES_RUNTIME_CLASS": "gvisor",
-            "KUBERNETES_NAMESPACE_PREFIX": "dp",
-            "KUBERNETES_BLOCKED_CIDRS": "203.0.113.0/24, 198.51.100.0/24",
-        }
-    )
-    assert access.path == "/etc/kubeconfig"
+def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "KUBECONFIG": "/etc/kubeconfig",
+        "KUBERNETES_CONTEXT": "",
+        "KUBERNETES_IMAGE_PULL_POLICY": "Never",
+        "KUBERNETES_STORAGE_CLASS": "fast",
+        "KUBERNETES_RUNTIME_CLASS": "gvisor",
+        "KUBERNETES_NAMESPACE_PREFIX": "dp",
+        "KUBERNETES_BLOCKED_CIDRS": "203.0.113.0/24, 198.51.100.0/24",
+    }.items():
+        monkeypatch.setenv(name, value)
+    settings = RuntimeSettings()
+    access, options = settings.kubernetes_access(), settings.kubernetes_options()
+    assert (access.path, access.context) == ("/etc/kubeconfig", None)
     assert (options.pull_policy, options.storage_class, options.runtime_class) == ("Never", "fast", "gvisor")
     assert options.namespace_prefix == "dp"
     assert options.blocked_cidrs == ("203.0.113.0/24", "198.51.100.0/24")
 
 
-def test_a_wrong_pull_policy_is_named() -> None:
-    with pytest.raises(ValueError, match="KUBERNETES_IMAGE_PULL_POLICY"):
-        options_from({"KUBERNETES_IMAGE_PULL_POLICY": "Sometimes"})
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("KUBERNETES_IMAGE_PULL_POLICY", "Sometimes"), ("KUBERNETES_NAMESPACE_PREFIX", "Dev_"), ("RUNTIME", "docker")],
+)
+def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match=name.lower()):
+        RuntimeSettings()
 
 
-def test_the_factory_makes_the_kubernetes_driver(tmp_path: Path) -> None:
-    assert isinstance(create_workspace_runtime("kubernetes", local_dir=tmp_path), KubernetesRuntime)
-    assert isinstance(create_exec_runtime("kubernetes", local_dir=tmp_path), KubernetesRuntime)
+def test_the_factory_makes_both_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_RUNTIME_DIR", str(tmp_path))
+    assert isinstance(default_driver(RuntimeSettings(runtime="local")), LocalRuntime)
+    assert isinstance(default_driver(RuntimeSettings(runtime="kubernetes")), KubernetesRuntime)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +79,7 @@ async def test_credentials_that_cannot_be_used_are_told_in_words(
 
 
 async def test_a_driver_that_is_not_open_says_so() -> None:
-    runtime = kubernetes_runtime((ClusterAccess(path="/x"), options_from({})[1]))
+    runtime = KubernetesRuntime(ClusterAccess(path="/x"))
     with pytest.raises(RuntimeUnavailableError, match="not open"):
         await runtime.list()
 

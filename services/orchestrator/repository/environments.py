@@ -9,6 +9,7 @@ from typing import Any
 from pymongo.errors import DuplicateKeyError
 
 from libs.common.context import Cause
+from libs.common.contracts.clusters import DEFAULT_CLUSTER
 from libs.common.contracts.environments import DesiredState
 from libs.common.contracts.events import EnvironmentWish, Event, RuntimeRunning, WorkspaceTemplate
 from libs.common.messaging.outbox import PENDING, Outbox, pending
@@ -21,6 +22,7 @@ COLLECTION = "workspaces"
 # `$lte` compares dates with dates only, so "free since ever" is a date and "never due" is null.
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _NO_LEASE = {"holder": None, "until": _EPOCH}
+_DELETED = Said.DELETED.value
 _LIVING = {"next_reconcile_at": {"$ne": None}}
 
 
@@ -40,6 +42,7 @@ class MongoEnvironments:
         """What the scans read by, and the end of tombstones."""
         await self._collection.create_index([("next_reconcile_at", 1)], name="due")
         await self._collection.create_index([("observed.said", 1), ("sampled_at", 1)], name="usage")
+        await self._collection.create_index([("cluster", 1), ("next_reconcile_at", 1)], name="cluster")
         await self._collection.create_index([("expires_at", 1)], name="tombstones", expireAfterSeconds=0)
 
     async def accept(self, wish: EnvironmentWish, cause: WishCause | None, now: datetime) -> bool:
@@ -106,9 +109,21 @@ class MongoEnvironments:
         cursor = self._collection.find(query, {"_id": 1}).sort("next_reconcile_at", 1).limit(limit)
         return [document["_id"] for document in await cursor.to_list(limit)]
 
-    async def living(self) -> Sequence[str]:
+    async def living(self, cluster_id: str | None = None) -> Sequence[str]:
         """See EnvironmentStore."""
-        return [document["_id"] async for document in self._collection.find(_LIVING, {"_id": 1})]
+        query = _LIVING if cluster_id is None else {"cluster": cluster_id, **_LIVING}
+        return [document["_id"] async for document in self._collection.find(query, {"_id": 1})]
+
+    async def count(self, cluster_id: str) -> int:
+        """See EnvironmentStore."""
+        return await self._collection.count_documents({"cluster": cluster_id, "observed.said": {"$ne": _DELETED}})
+
+    async def wake(self, cluster_id: str, now: datetime) -> int:
+        """See EnvironmentStore."""
+        query = {"cluster": cluster_id, **_LIVING}
+        waiting = {**query, "progress.retry_at": {"$gt": now}}
+        await self._collection.update_many(waiting, {"$set": {"progress.retry_at": now}})
+        return (await self._collection.update_many(query, {"$set": {"next_reconcile_at": now}})).matched_count
 
     async def buried(self, environment_ids: Sequence[str]) -> dict[str, bool]:
         """See EnvironmentStore."""
@@ -136,9 +151,9 @@ class MongoEnvironments:
         result = await self._collection.update_one(query, {"$set": {"sampled_at": now}})
         return result.modified_count == 1
 
-    async def recall(self, environment_id: str, reported: Reported) -> None:
+    async def recall(self, environment_id: str, reported: Reported, cluster: str) -> None:
         """Take back a report that was published, for a replay: it is the last one said."""
-        values: Document = {"observed": _reported_document(reported)}
+        values: Document = {"observed": _reported_document(reported), "cluster": cluster}
         if reported.said is Said.DELETED:
             values["spec.variables_sealed"] = None
         await self._collection.update_one({"_id": environment_id}, {"$set": values})
@@ -149,6 +164,8 @@ class MongoEnvironments:
             "observed": _reported_document(environment.reported),
             "progress": _progress_document(environment.progress),
             "losses": list(environment.losses),
+            "cluster": environment.cluster,
+            "delayed_by": environment.delayed_by,
             "next_reconcile_at": change.look_again_at,
         }
         if change.done:
@@ -190,6 +207,8 @@ def _wish_update(wish: EnvironmentWish, cause: WishCause | None, now: datetime) 
         "observed": _reported_document(Reported()),
         "progress": None,
         "losses": [],
+        "cluster": None,
+        "delayed_by": None,
         "lease": _NO_LEASE,
         "sampled_at": _EPOCH,
         PENDING: [],
@@ -231,6 +250,9 @@ def _known(document: Document) -> Environment:
         reported=Reported(**{**observed, "said": Said(observed["said"])}),
         progress=None if progress is None else Progress(**progress),
         losses=tuple(document["losses"]),
+        # Documents written before there were several clusters are all about this one.
+        cluster=document.get("cluster", DEFAULT_CLUSTER),
+        delayed_by=document.get("delayed_by"),
     )
 
 

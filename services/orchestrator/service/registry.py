@@ -1,0 +1,237 @@
+"""What this replica knows of the clusters: the fleet follows the store, health is checked, environments are placed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import structlog
+
+from libs.common.clock import Clock
+from libs.common.contracts.clusters import DEFAULT_CLUSTER, ClusterHealth, ClusterUpdated
+from libs.runtime.port import (
+    DriverError,
+    ObservedWorkspace,
+    RuntimeUnavailableError,
+    WorkspaceRef,
+    WorkspaceRuntime,
+)
+from services.orchestrator.domain import clusters as domain
+from services.orchestrator.domain.clusters import CheckResult, Cluster, ClusterChange
+from services.orchestrator.domain.model import Environment
+from services.orchestrator.ports import ClusterStore, EnvironmentStore
+from services.orchestrator.service.dispatch import Dispatcher
+from services.orchestrator.service.fleet import FleetRuntime
+from services.orchestrator.service.loops import repeat
+
+# A cluster that has not answered by then is away.
+CHECK_TIMEOUT_S = 5.0
+
+MakeDriver = Callable[[str, str | None], WorkspaceRuntime]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultCluster:
+    """What the settings say of the cluster `default`."""
+
+    region: str
+    runtime: str
+
+
+class ClusterRegistry:
+    """The clusters, as of the last look at the store."""
+
+    def __init__(
+        self,
+        store: ClusterStore,
+        environments: EnvironmentStore,
+        fleet: FleetRuntime,
+        make_driver: MakeDriver,
+        clock: Clock,
+        *,
+        default: DefaultCluster,
+    ) -> None:
+        self._store = store
+        self._environments = environments
+        self._fleet = fleet
+        self._make_driver = make_driver
+        self._clock = clock
+        self._default = default
+        self._known: Sequence[Cluster] = ()
+
+    @property
+    def clusters(self) -> Sequence[Cluster]:
+        """All but the removed ones."""
+        return [cluster for cluster in self._known if not cluster.is_removed]
+
+    def runtime_of(self, cluster_id: str | None) -> str:
+        """`local` or `kubernetes`."""
+        found = next((cluster for cluster in self._known if cluster.id == cluster_id), None)
+        return self._default.runtime if found is None else found.runtime
+
+    async def declare_default(self) -> None:
+        """Have the store know the cluster that the settings name, as they say it is."""
+        region, runtime = self._default.region, self._default.runtime
+        for _ in range(3):
+            there, now = await self._store.find(DEFAULT_CLUSTER), self._clock()
+            if there is None:
+                change = domain.registered(Cluster(DEFAULT_CLUSTER, region, runtime, created_at=now, updated_at=now))
+            elif (there.region, there.runtime) == (region, runtime):
+                return
+            else:
+                after = replace(there, region=region, runtime=runtime, updated_at=now, version=there.version + 1)
+                change = ClusterChange(there.version, after, ClusterUpdated)
+            if await self._save(change):
+                return
+
+    async def refresh(self) -> list[str]:
+        """Look at the store, and have the fleet work with what is there; returns clusters with a new driver."""
+        self._known = await self._store.all()
+        renewed = []
+        for cluster in self._known:
+            if cluster.is_removed:
+                if self._fleet.remove(cluster.id):
+                    renewed.append(cluster.id)
+                continue
+            make = self._maker(cluster)
+            try:
+                if self._fleet.put(cluster.id, (cluster.runtime, cluster.connection_sealed), make):
+                    renewed.append(cluster.id)
+            except RuntimeUnavailableError as error:
+                log.warning("no driver for a cluster", cluster=cluster.id, reason=error.reason, error=str(error))
+            if cluster.health is ClusterHealth.UNREACHABLE:
+                self._fleet.hold(cluster.id, f"The cluster {cluster.id} cannot be reached: {cluster.message}")
+            else:
+                self._fleet.resume(cluster.id)
+        return renewed
+
+    async def locate(self, environment: Environment) -> str | None:
+        """Look for it everywhere: a record that was lost must not cost a workspace, nor leave one behind.
+
+        A first wish does not wait for a cluster that is away. Raises RuntimeUnavailableError.
+        """
+        ids = [cluster.id for cluster in self.clusters]
+        refs = [WorkspaceRef(environment.id, environment.user_id, cluster_id) for cluster_id in ids]
+        found = await asyncio.gather(*(self._fleet.inspect(ref) for ref in refs), return_exceptions=True)
+        for cluster_id, observed in zip(ids, found, strict=True):
+            if isinstance(observed, ObservedWorkspace):
+                return cluster_id
+        errors = [error for error in found if isinstance(error, BaseException)]
+        if errors and environment.generation > 1:
+            raise errors[0]
+        return None
+
+    async def place(self, environment: Environment) -> str:
+        """The cluster for an environment that has none. Raises WorkspaceRejectedError or RuntimeUnavailableError."""
+        clusters = self.clusters
+        load = {}
+        if len(clusters) > 1 or any(cluster.capacity is not None for cluster in clusters):
+            counts = await asyncio.gather(*(self._environments.count(cluster.id) for cluster in clusters))
+            load = {cluster.id: count for cluster, count in zip(clusters, counts, strict=True)}
+        return domain.place(clusters, environment.region, load).id
+
+    async def check(self, cluster: Cluster) -> Cluster:
+        """Ask the cluster and keep what comes of it; the cluster as it is then."""
+        result = await self._ask(cluster.id)
+        change = domain.checked(cluster, result, self._clock())
+        if change.cluster == cluster or not await self._save(change):
+            return await self._store.find(cluster.id) or cluster
+        if change.event is not None:
+            is_well = change.cluster.health is ClusterHealth.HEALTHY
+            tell = log.info if is_well else log.warning
+            tell("cluster health", cluster=cluster.id, health=change.cluster.health.value, message=result.message)
+            if is_well:
+                self._fleet.resume(cluster.id)
+                await self._environments.wake(cluster.id, self._clock())
+        return change.cluster
+
+    async def _ask(self, cluster_id: str) -> CheckResult:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_S):
+                return CheckResult(await self._fleet.check(cluster_id))
+        except TimeoutError:
+            return CheckResult(None, "ClusterUnreachable", f"It gave no answer within {CHECK_TIMEOUT_S:.0f} s.")
+        except DriverError as error:
+            return CheckResult(None, error.reason, str(error))
+        except Exception as error:
+            log.exception("unexpected error while checking a cluster", cluster=cluster_id)
+            return CheckResult(None, "ClusterUnreachable", f"It could not be asked: {error}")
+
+    def _maker(self, cluster: Cluster) -> Callable[[], WorkspaceRuntime]:
+        return lambda: self._make_driver(cluster.id, cluster.connection_sealed)
+
+    async def _save(self, change: ClusterChange) -> bool:
+        others = [cluster for cluster in self._known if cluster.id != change.cluster.id]
+        default = domain.default_of([*others, change.cluster])
+        return await self._store.save(change, is_default=default is not None and default.id == change.cluster.id)
+
+
+class ClusterWatch:
+    """Looks at the store every `refresh_s` seconds; each cluster is checked every `check_s` seconds, by one replica."""
+
+    def __init__(
+        self,
+        registry: ClusterRegistry,
+        store: ClusterStore,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        *,
+        refresh_s: float,
+        check_s: float,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._refresh_s = refresh_s
+        self._check_s = check_s
+        self._prepared = False
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def prepare(self) -> None:
+        """Know the clusters, and whether they answer, before any work begins."""
+        await self._registry.declare_default()
+        await self._registry.refresh()
+        await asyncio.gather(*(self._registry.check(cluster) for cluster in self._registry.clusters))
+        await self._registry.refresh()
+        self._prepared = True
+
+    def start(self) -> None:
+        """Go on until `stop`."""
+        self._loops = [
+            asyncio.create_task(repeat("clusters", self._refresh_s, self.refresh)),
+            asyncio.create_task(repeat("cluster health", self._refresh_s, self.check)),
+        ]
+
+    async def stop(self) -> None:
+        """End at once."""
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+
+    async def refresh(self) -> None:
+        """Take over what others have changed."""
+        for cluster_id in await self._registry.refresh():
+            await self._dispatcher.follow(cluster_id)
+
+    async def check(self) -> None:
+        """Check every cluster that nobody has checked for a while."""
+        now = self._clock()
+        before = now - timedelta(seconds=self._check_s)
+        due = [c for c in self._registry.clusters if await self._store.claim_check(c.id, before, now)]
+        await asyncio.gather(*(self._registry.check(cluster) for cluster in due))
+
+    async def probe(self) -> None:
+        """Raises RuntimeUnavailableError when no cluster works. Before `prepare` nothing is known, and nothing said."""
+        if not self._prepared:
+            return
+        clusters = self._registry.clusters
+        if any(cluster.health is ClusterHealth.HEALTHY for cluster in clusters):
+            return
+        why = next((cluster for cluster in clusters if cluster.message), None)
+        text = "The clusters are not known yet." if why is None else why.message or ""
+        raise RuntimeUnavailableError(text, reason=(why.reason if why else None) or "ClusterUnreachable")
