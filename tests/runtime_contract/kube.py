@@ -29,7 +29,7 @@ class Halves:
 
     def __init__(self, orchestrator: KubernetesRuntime, terminal: KubernetesRuntime) -> None:
         self._both = (orchestrator, terminal)
-        for name in ("ensure", "stop", "delete", "inspect", "list", "watch", "stats"):
+        for name in ("check", "ensure", "stop", "delete", "inspect", "list", "watch", "stats"):
             setattr(self, name, getattr(orchestrator, name))
         for name in ("exec", "logs"):
             setattr(self, name, getattr(terminal, name))

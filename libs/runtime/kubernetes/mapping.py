@@ -24,8 +24,9 @@ VOLUME_LOST = Trouble(
 )
 VOLUME_ENDING = Trouble(
     "VolumeTerminating",
-    "Somebody deleted the workspace's volume in the cluster; it goes, with the files, as soon as the workspace stops. "
-    "Save your files elsewhere.",
+    "Somebody deleted the workspace's volume in the cluster: it goes, with the files, as soon as the workspace's pod "
+    "ends. The pod is left alone until then, so that an operator can save the files. Nothing new is put in its place.",
+    final=True,
 )
 POD_GONE = Trouble("PodDeleted", "The workspace's pod was deleted in the cluster, not by us.")
 POD_ENDING = Trouble("PodTerminating", "The workspace's pod is being deleted in the cluster.")
@@ -124,7 +125,7 @@ def started_at(pod: Object) -> datetime | None:
 def _with_record(observed: ObservedWorkspace, parts: Parts) -> ObservedWorkspace:
     phase, trouble = observed.phase, None
     if phase is WorkspacePhase.RUNNING and is_volume_lost(parts.record, parts.volume):
-        trouble = VOLUME_ENDING
+        phase, trouble = WorkspacePhase.FAILED, VOLUME_ENDING
     wish = _annotation(parts.record, WISH)
     if observed.reason == POD_ENDING.reason and parts.pod is not None and wish != WISH_RUNNING:
         # It is we who end it: to put a newer one in its place, or because it shall stop.

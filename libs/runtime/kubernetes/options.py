@@ -48,7 +48,7 @@ class KubernetesOptions:
     namespace_quota: Mapping[str, str] = field(default_factory=lambda: dict(NAMESPACE_QUOTA))
     requests_in_flight: int = 32
     # A pod that makes no progress for this long is reported with its reason; the next `ensure` waits on.
-    start_patience_s: float = 20.0
+    start_patience_s: float = 5.0
     # What a node that is there may take beyond a pod's grace before the end is called stuck.
     end_patience_s: float = 10.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from libs.runtime.kubernetes.api import KubeApi, Object
 from libs.runtime.kubernetes.manifests import workspace as manifests
-from libs.runtime.kubernetes.mapping import VOLUME_LOST, is_terminating, is_volume_lost
+from libs.runtime.kubernetes.mapping import VOLUME_ENDING, VOLUME_LOST, is_terminating, is_volume_lost
 from libs.runtime.kubernetes.names import workspace_name
 from libs.runtime.kubernetes.options import KubernetesOptions
 from libs.runtime.kubernetes.records import Record, Records
@@ -30,7 +30,8 @@ class Volumes:
         if record.volume_uid is not None:
             volume = await self._api.find(RESOURCE, namespace, workspace_name(spec.ref.environment_id))
             if is_volume_lost(record.item, volume):
-                raise WorkspaceRejectedError(VOLUME_LOST.message, reason=VOLUME_LOST.reason)
+                why = VOLUME_LOST if volume is None or not is_terminating(volume) else VOLUME_ENDING
+                raise WorkspaceRejectedError(why.message, reason=why.reason)
             return record
         volume = await self._create(namespace, spec)
         return await self._records.note_volume(namespace, spec.ref.environment_id, volume["metadata"]["uid"])

@@ -19,6 +19,8 @@ from services.orchestrator.service.loops import repeat
 from services.orchestrator.service.reconcile import Reconciler
 
 _WATCH_AGAIN_S = 1.0
+# A watch that holds for so long is one.
+_LASTS_S = 1.0
 _BATCHES_AHEAD = 4
 _CANCEL_S = 1.0
 _USER, _HOUSEKEEPING = 0, 1
@@ -150,17 +152,35 @@ class Dispatcher:
                 self._waiting[environment_id] = again
 
     async def _watch(self, cluster_id: str) -> None:
-        """Workspaces that end by themselves are noticed at once; what a broken watch missed, the resync finds."""
+        """Workspaces that end by themselves are noticed at once; what a broken watch missed, a resync finds.
+
+        It comes when the next watch lasts: to look at everything in a cluster that is away would be in vain.
+        """
+        catching_up: asyncio.Task[None] | None = None
+        trouble = ""
         while True:
             try:
                 async for observed in self._fleet.watch(cluster_id):
-                    if observed.phase in (WorkspacePhase.STOPPED, WorkspacePhase.FAILED):
-                        self.poke(observed.ref.environment_id, force=True)
+                    environment_id = observed.ref.environment_id
+                    has_ended = observed.phase in (WorkspacePhase.STOPPED, WorkspacePhase.FAILED)
+                    # One that came up while nobody waited for it need not wait for the next try.
+                    is_up = observed.phase is WorkspacePhase.RUNNING and environment_id not in self._working
+                    if has_ended or is_up:
+                        self.poke(environment_id, force=True)
                 log.info("runtime watch ended, watching again", cluster=cluster_id)
             except Exception as error:
-                log.warning("runtime watch failed, watching again", cluster=cluster_id, error=repr(error))
+                if repr(error) != trouble:
+                    log.warning("runtime watch failed, watching again", cluster=cluster_id, error=repr(error))
+                trouble = repr(error)
+            finally:
+                if catching_up is not None:
+                    catching_up.cancel()
             await asyncio.sleep(_WATCH_AGAIN_S)
-            await self._resync_quietly(cluster_id)
+            catching_up = asyncio.create_task(self._catch_up(cluster_id))
+
+    async def _catch_up(self, cluster_id: str) -> None:
+        await asyncio.sleep(_LASTS_S)
+        await self._resync_quietly(cluster_id)
 
     async def _resync_quietly(self, cluster_id: str) -> None:
         try:

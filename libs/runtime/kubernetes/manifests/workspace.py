@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from libs.runtime.kubernetes.bootstrap import BOOT_COMMAND
 from libs.runtime.kubernetes.names import (
     CONTAINER,
     ENVIRONMENT,
@@ -119,7 +120,8 @@ def _container(options: KubernetesOptions, spec: WorkspaceSpec) -> Manifest:
     return {
         "name": CONTAINER,
         "image": spec.image,
-        "imagePullPolicy": options.pull_policy,
+        "imagePullPolicy": spec.image_pull_policy or options.pull_policy,
+        "command": list(BOOT_COMMAND),
         "workingDir": HOME,
         "envFrom": [{"secretRef": {"name": workspace_name(spec.ref.environment_id)}}],
         "resources": _resources(options, spec),

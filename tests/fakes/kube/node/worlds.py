@@ -124,11 +124,17 @@ def _expand(text: str, env: dict[str, str]) -> str:
     return re.sub(r"\$\$|\$\(([^)]+)\)", replace, text)
 
 
+def _with_host_paths(world: World, script: str) -> str:
+    for mount in world.mounts:
+        script = script.replace(mount.target, str(mount.source))
+    return script
+
+
 def _without_mounts(world: World) -> World:
     """Where no sandbox can be made: paths below a mount become the host's."""
     real = world.on_host
     return World(
-        argv=[real(part) for part in world.argv],
+        argv=[_with_host_paths(world, part) if "\n" in part else real(part) for part in world.argv],
         env={name: real(value) for name, value in world.env.items()},
         cwd=real(world.cwd) if Path(real(world.cwd)).is_dir() else "/",
         uid=world.uid,

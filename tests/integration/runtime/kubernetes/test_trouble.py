@@ -87,7 +87,7 @@ async def test_a_volume_deleted_while_it_is_used_is_told_before_it_goes(
 
     observed = await runtime.inspect(ref)
     assert observed is not None
-    assert (observed.phase, observed.reason) == (RUNNING, "VolumeTerminating")
+    assert (observed.phase, observed.reason) == (FAILED, "VolumeTerminating")
 
     await runtime.stop(ref)
     with pytest.raises(WorkspaceRejectedError, match="volume is gone"):

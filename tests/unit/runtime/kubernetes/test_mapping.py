@@ -60,7 +60,7 @@ def test_a_volume_that_never_was_is_not_lost() -> None:
 
 def test_a_volume_deleted_under_a_running_pod_is_told_while_it_runs() -> None:
     observed = look(make_record("running"), make_pod(), make_volume(deletionTimestamp="2026-11-25T10:00:00Z"))
-    assert (observed.phase, observed.reason) == (RUNNING, "VolumeTerminating")
+    assert (observed.phase, observed.reason) == (FAILED, "VolumeTerminating")
 
 
 @pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff", "CreateContainerConfigError"])

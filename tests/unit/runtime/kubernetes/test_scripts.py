@@ -17,6 +17,8 @@ def begin(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> 
     """Start as a node would: the leader of a session."""
     process = subprocess.Popen(
         starting(MARK, argv, None, environment or {}),
+        # What a buffered reader reads ahead of the first line, `communicate` would never see.
+        bufsize=0,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
