@@ -31,6 +31,7 @@ class _Member(Generic[DriverT]):
     driver: DriverT
     made_from: Hashable
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
+    touched: bool = False
     opened: bool = False
 
 
@@ -54,7 +55,7 @@ class Fleet(Generic[DriverT]):
     def drop(self, cluster: str) -> None:
         """Find this cluster no longer."""
         member = self._members.pop(cluster, None)
-        if member is not None:
+        if member is not None and member.touched:
             self._retired.append(member)
 
     def __contains__(self, cluster: str) -> bool:
@@ -68,6 +69,8 @@ class Fleet(Generic[DriverT]):
         if not member.opened:
             async with member.opening:
                 if not member.opened:
+                    # Even one that could not be opened may hold something by now.
+                    member.touched = True
                     await member.driver.open()
                     member.opened = True
         return member.driver
@@ -76,7 +79,7 @@ class Fleet(Generic[DriverT]):
         """Close every driver, replaced ones too."""
         members = [*self._members.values(), *self._retired]
         self._members, self._retired = {}, []
-        await asyncio.gather(*(member.driver.close() for member in members if member.opened), return_exceptions=True)
+        await asyncio.gather(*(member.driver.close() for member in members if member.touched), return_exceptions=True)
 
 
 class FleetExec:
@@ -119,8 +122,14 @@ class FleetExec:
     ) -> AsyncGenerator[LogLine]:
         """See the port."""
         driver = await self._driver(ref)
-        async for line in driver.logs(ref, follow=follow, tail=tail, since=since):
-            yield line
+        lines = driver.logs(ref, follow=follow, tail=tail, since=since)
+        try:
+            async for line in lines:
+                yield line
+        finally:
+            # Now, not whenever the garbage is collected: it may hold a connection.
+            if isinstance(lines, AsyncGenerator):
+                await lines.aclose()
 
     async def _driver(self, ref: WorkspaceRef) -> ExecRuntime:
         await self._refresh(ref.cluster)

@@ -127,6 +127,7 @@ class Terminal:
 
     async def start(self) -> None:
         """Begin to work; the connections are there."""
+        self.clusters.hear()
         await subscribe_here(self._platform.bus, self._upkeep)
         self._upkeep_task = asyncio.create_task(self._upkeep.run())
 

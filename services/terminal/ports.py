@@ -66,6 +66,10 @@ class Clusters(Protocol):
         """None when no event told of it."""
         ...
 
+    async def active_ids(self) -> Sequence[str]:
+        """Ids of the clusters that are neither draining nor removed."""
+        ...
+
     async def apply(self, data: EventData) -> None:
         """Keep what an event tells; older versions than the one held are ignored, and so are other events."""
         ...

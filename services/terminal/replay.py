@@ -18,6 +18,8 @@ _ENVIRONMENT_FIELDS = (
     *("user_id", "desired", "wish_version", "wish_generation"),
     *("status", "status_version", "status_generation", "cluster"),
 )
+# What is sealed shows as a digest.
+_CLUSTER_FIELDS = ("status", "health", "message", "connection_sealed", "version")
 _SESSION_FIELDS = ("environment_id", "user_id", "state", "reason", "exit_code", "output_bytes")
 
 
@@ -53,6 +55,7 @@ def replay_target(database: Database, clock: EventClock) -> ReplayTarget:
         own=[Subscription("sessions", "devpocket.terminal.*.*", on_own_session)],
         models=[
             ReadModel("environments", _ENVIRONMENT_FIELDS, environment_field="_id"),
+            ReadModel("clusters", _CLUSTER_FIELDS),
             ReadModel("sessions", _SESSION_FIELDS, environment_field="environment_id"),
         ],
         prepare=prepare,

@@ -99,15 +99,21 @@ class MongoClusters:
             connection_sealed=document["connection_sealed"],
         )
 
+    async def active_ids(self) -> Sequence[str]:
+        """Ids of the clusters that are neither draining nor removed."""
+        cursor = self._collection.find({"status": ClusterStatus.ACTIVE.value}, {"_id": 1})
+        return [document["_id"] for document in await cursor.to_list(None)]
+
     async def apply(self, data: EventData) -> None:
         """Keep what is newer than what is there; safe to repeat, in any order."""
         if not isinstance(data, ClusterState):
             return
+        is_removed = data.status is ClusterStatus.REMOVED
         values = {
             "status": data.status.value,
             "health": data.health.value,
             "message": data.message,
-            "connection_sealed": data.connection_sealed,
+            "connection_sealed": None if is_removed else data.connection_sealed,
             "version": data.version,
         }
         older = {"_id": data.cluster_id, "version": {"$lt": data.version}}

@@ -35,6 +35,13 @@ _ENDED_FROM_OUTSIDE = frozenset({None, 128 + 1, 128 + 9, 128 + 15})
 _NEWS_SECONDS = 0.5
 _LOOK_EVERY_SECONDS = 0.05
 
+# What a user is told; the driver's own words are an operator's.
+_MACHINE_AWAY = "The machine your environment runs on cannot be reached right now, please try again in a moment"
+_AWAY = {
+    "ClusterUnreachable": "The cluster your environment runs on does not answer right now, please try again later",
+    "ClusterRemoved": "The cluster your environment runs on was taken out of service, please ask your operator",
+}
+
 log = structlog.get_logger(__name__)
 
 
@@ -170,9 +177,7 @@ class Sessions:
             raise EnvironmentNotRunningError from error
         except RuntimeUnavailableError as error:
             log.warning("no shell", environment_id=environment.id, reason=error.reason, error=str(error))
-            raise UnavailableError(
-                "The machine your environment runs on cannot be reached right now, please try again in a moment"
-            ) from error
+            raise UnavailableError(_AWAY.get(error.reason, _MACHINE_AWAY)) from error
 
     async def _supervise(self, session: TerminalSession) -> None:
         try:

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Subprotocol
 
 from libs.common.context import Cause
+from libs.common.contracts.clusters import DEFAULT_CLUSTER
 from libs.common.contracts.environments import DesiredState, EnvironmentStatus, Resources
 from libs.common.contracts.events import (
     EnvironmentCreated,
@@ -62,16 +63,27 @@ class Service:
         await jetstream.publish(event.nats_subject, event.model_dump_json().encode(), stream=EVENTS_STREAM)
 
     async def environment(
-        self, user_id: str, status: EnvironmentStatus = EnvironmentStatus.RUNNING, environment_id: str | None = None
+        self,
+        user_id: str,
+        status: EnvironmentStatus = EnvironmentStatus.RUNNING,
+        environment_id: str | None = None,
+        cluster: str = DEFAULT_CLUSTER,
     ) -> str:
         """As envs tells of it: a wish, then a status."""
         environment_id = environment_id or new_id()
         await self.publish(created(environment_id, user_id), environment_id)
-        await self.status(environment_id, user_id, status, version=2)
+        await self.status(environment_id, user_id, status, version=2, cluster=cluster)
         return environment_id
 
     async def status(
-        self, environment_id: str, user_id: str, status: EnvironmentStatus, *, version: int, generation: int = 1
+        self,
+        environment_id: str,
+        user_id: str,
+        status: EnvironmentStatus,
+        *,
+        version: int,
+        generation: int = 1,
+        cluster: str = DEFAULT_CLUSTER,
     ) -> None:
         data = EnvironmentStatusChanged(
             environment_id=environment_id,
@@ -80,6 +92,7 @@ class Service:
             previous=EnvironmentStatus.CREATING,
             generation=generation,
             version=version,
+            cluster=cluster,
         )
         await self.publish(data, environment_id)
 
@@ -87,12 +100,12 @@ class Service:
         wish = created(environment_id, user_id).model_dump() | {"desired": DesiredState.DELETED, "version": version}
         await self.publish(EnvironmentDeleteRequested.model_validate(wish), environment_id)
 
-    async def caught_up(self) -> None:
-        """Until the read model holds all that was published."""
+    async def caught_up(self, purpose: str = "environments") -> None:
+        """Until this read model holds all that was published."""
         jetstream = self.app.state.platform.bus.jetstream
         async with asyncio.timeout(10):
             while True:
-                consumer = await jetstream.consumer_info(EVENTS_STREAM, "terminal-environments")
+                consumer = await jetstream.consumer_info(EVENTS_STREAM, f"terminal-{purpose}")
                 if consumer.num_pending == 0 and consumer.num_ack_pending == 0:
                     return
                 await asyncio.sleep(0.01)
@@ -138,9 +151,15 @@ class Service:
 
     async def refusal(self, url: str, **headers: str) -> httpx.Response:
         """The HTTP answer to a handshake that must fail."""
+        answer = await self.knock(url, **headers)
+        assert answer is not None, "the handshake was accepted"
+        return answer
+
+    async def knock(self, url: str, **headers: str) -> httpx.Response | None:
+        """The HTTP answer to a handshake that fails, None to one that does not."""
         try:
             async with connect(url, proxy=None, additional_headers=headers):
-                raise AssertionError("the handshake was accepted")
+                return None
         except InvalidStatus as error:
             answer = error.response
             return httpx.Response(
@@ -266,10 +285,12 @@ def terminal_settings(backend: Servers, **changes: Any) -> TerminalSettings:
 
 
 @asynccontextmanager
-async def running_service(backend: Servers, **changes: Any) -> AsyncIterator[Service]:
-    """One replica with the settings given, ready."""
+async def running_service(
+    backend: Servers, runtime: HostExecRuntime | None = None, **changes: Any
+) -> AsyncIterator[Service]:
+    """One replica with the settings given, ready. `runtime`: the driver of the cluster `default`."""
     settings = terminal_settings(backend, **changes)
-    issuer, runtime = TestIssuer(settings), HostExecRuntime()
+    issuer, runtime = TestIssuer(settings), runtime or HostExecRuntime()
     app = create_app(settings, keys=issuer, runtime=runtime)
     config = uvicorn.Config(
         app,

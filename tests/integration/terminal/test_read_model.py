@@ -17,6 +17,7 @@ from libs.common.contracts.events import (
     EventData,
 )
 from libs.common.ids import new_id
+from libs.runtime.port import WorkspaceRef
 from services.terminal.repository import MongoEnvironments
 from tests.integration.terminal.harness import created, terminal_settings
 from tests.support.servers import Servers
@@ -103,3 +104,29 @@ async def test_many_are_found_by_id_and_unknown_ones_are_left_out(environments: 
         await environments.apply(created(environment_id, "u"))
     assert set(await environments.find_many([first, second, new_id()])) == {first, second}
     assert await environments.find(new_id()) is None
+
+
+async def test_the_cluster_is_the_one_last_reported(environments: MongoEnvironments) -> None:
+    environment_id = new_id()
+    await environments.apply(created(environment_id, "u"))
+    found = await environments.find(environment_id)
+    assert found is not None
+    assert found.ref == WorkspaceRef(environment_id, "u", "default")
+    told = status(environment_id, EnvironmentStatus.RUNNING, 3, 1)
+    for version, cluster in ((3, "far"), (2, "earlier")):
+        await environments.apply(told.model_copy(update={"version": version, "cluster": cluster}))
+    await environments.apply(created(environment_id, "u"))
+    found = await environments.find(environment_id)
+    assert found is not None
+    assert found.ref == WorkspaceRef(environment_id, "u", "far")
+
+
+async def test_a_document_from_before_there_were_clusters_is_of_default(
+    environments: MongoEnvironments,
+) -> None:
+    environment_id = new_id()
+    await environments.apply(status(environment_id, EnvironmentStatus.RUNNING, 2, 1))
+    await environments._collection.update_one({"_id": environment_id}, {"$unset": {"cluster": ""}})
+    found = await environments.find(environment_id)
+    assert found is not None
+    assert found.cluster == "default"
