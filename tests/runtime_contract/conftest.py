@@ -14,7 +14,8 @@ import pytest
 from libs.runtime.local.isolation import IsolationPolicy
 from libs.runtime.local.runtime import LocalRuntime
 from libs.runtime.port import RuntimeUnavailableError
-from tests.runtime_contract.kube import kubernetes_halves
+from tests.runtime_contract.clusters import RealCluster, chosen_cluster
+from tests.runtime_contract.kube import kubernetes_halves, real_halves
 from tests.runtime_contract.workspaces import Driver, Workspaces
 
 _POLICIES = {"local": IsolationPolicy.REQUIRE, "local-plain": IsolationPolicy.NONE}
@@ -29,12 +30,24 @@ def runtime_dir() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.fixture(scope="session")
+def real_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealCluster | None]:
+    """The real cluster that was asked for, if any."""
+    with chosen_cluster(tmp_path_factory.mktemp("images")) as cluster:
+        yield cluster
+
+
 @pytest.fixture(params=[*sorted(_POLICIES), "kubernetes"])
 async def runtime(request: pytest.FixtureRequest, runtime_dir: Path) -> AsyncIterator[Driver]:
     """One driver, open, on a directory or a cluster of its own."""
     if request.param == "kubernetes":
-        async with kubernetes_halves(runtime_dir) as (driver, _):
-            yield cast("Driver", driver)
+        real: RealCluster | None = request.getfixturevalue("real_cluster")
+        if real is not None:
+            async with real_halves(real) as halves:
+                yield cast("Driver", halves)
+        else:
+            async with kubernetes_halves(runtime_dir) as (halves, _):
+                yield cast("Driver", halves)
         return
     async with _local_runtime(runtime_dir, _POLICIES[request.param]) as local:
         yield cast("Driver", local)

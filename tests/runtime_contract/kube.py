@@ -1,7 +1,8 @@
-"""What the contract tests need of a cluster: the fake one, with an image that starts as those in deploy/images do."""
+"""The driver on a cluster: the fake one, with an image that starts as those in deploy/images do, or a real one."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,10 +11,10 @@ from libs.runtime.kubernetes.options import ClusterAccess, KubernetesOptions
 from libs.runtime.kubernetes.runtime import KubernetesRuntime
 from tests.fakes.kube import FakeCluster
 from tests.fakes.kube.node.images import Image, workspace_image
+from tests.runtime_contract.clusters import IMAGE, RealCluster
 from tests.runtime_contract.rights import rules_of
 
 _BASE = Path(__file__).parents[2] / "deploy" / "images" / "base" / "devpocket"
-IMAGE = "python:3.12"
 
 
 def contract_image() -> Image:
@@ -76,3 +77,16 @@ async def kubernetes_halves(
             yield runtime, cluster
         finally:
             await runtime.close()
+
+
+@asynccontextmanager
+async def real_halves(cluster: RealCluster) -> AsyncIterator[Halves]:
+    """Both halves, open, in namespaces of their own, which are removed in the end."""
+    options = KubernetesOptions(namespace_prefix=f"test-{secrets.token_hex(4)}", start_patience_s=60.0)
+    runtime = Halves(KubernetesRuntime(cluster.access, options), KubernetesRuntime(cluster.access, options))
+    await runtime.open()
+    try:
+        yield runtime
+    finally:
+        await runtime.close()
+        await cluster.remove_namespaces(options.namespace_prefix)

@@ -19,6 +19,7 @@ from libs.runtime.port import (
     WorkspaceRuntime,
     WorkspaceSpec,
 )
+from tests.runtime_contract.clusters import IMAGE
 
 MIB = 1 << 20
 
@@ -36,12 +37,12 @@ def make_spec(
     startup_command: str | None = None,
     memory_bytes: int = 256 * MIB,
 ) -> WorkspaceSpec:
-    """A small workspace of the python image with an id of its own."""
+    """A small workspace of the contract's image with an id of its own."""
     return WorkspaceSpec(
         ref=ref or WorkspaceRef(environment_id=f"env-{uuid.uuid4().hex}", user_id="user-1"),
         generation=generation,
         name=name,
-        image="python:3.12",
+        image=IMAGE,
         limits=WorkspaceLimits(cpu_millis=1000, memory_bytes=memory_bytes, storage_bytes=1024 * MIB),
         variables=variables or {},
         startup_command=startup_command,

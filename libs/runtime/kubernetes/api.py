@@ -29,6 +29,7 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0  # a server that asks for more gets its error passed on: whoever waits should know
 _TRANSIENT = frozenset({429, 500, 502, 503, 504})
 _TRANSPORT_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
+_PAGE = 500
 _MERGE_PATCH = "application/merge-patch+json"
 
 GROUPS = {
@@ -63,9 +64,17 @@ class _Call:
 class KubeApi:
     """Every call raises ApiError for an answer of 400 or above, ApiUnreachableError when none came."""
 
-    def __init__(self, connection: Connection, in_flight: int, *, jitter: Callable[[float], float] = _jitter) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        in_flight: int,
+        *,
+        page: int = _PAGE,
+        jitter: Callable[[float], float] = _jitter,
+    ) -> None:
         self._connection = connection
         self._slots = asyncio.Semaphore(in_flight)
+        self._page = str(page)
         self._jitter = jitter
 
     async def get(self, resource: str, namespace: str | None, name: str) -> Object:
@@ -82,12 +91,17 @@ class KubeApi:
             raise
 
     async def list(self, resource: str, namespace: str | None = None, **query: str) -> Object:
-        """A whole collection, in pages of the server."""
-        found = await self.request("GET", path_of(resource, namespace), query={"limit": "500", **query})
-        items = found.setdefault("items", []) or []
+        """A whole collection, in pages; at once when the server forgets its state between two pages (410)."""
+        path = path_of(resource, namespace)
+        found = await self.request("GET", path, query={"limit": self._page, **query})
+        items = found.get("items") or []
         while token := found.get("metadata", {}).get("continue"):
-            query_next = {**query, "limit": "500", "continue": token}
-            found = await self.request("GET", path_of(resource, namespace), query=query_next)
+            try:
+                found = await self.request("GET", path, query={**query, "limit": self._page, "continue": token})
+            except ApiError as error:
+                if error.status != 410:
+                    raise
+                found, items = await self.request("GET", path, query=query), []
             items.extend(found.get("items") or [])
         return {**found, "items": items}
 
@@ -188,8 +202,13 @@ class KubeApi:
     async def stream(self, path: str, query: Query, *, silence_s: float | None) -> AsyncIterator[aiohttp.StreamReader]:
         """An answer that is read as it comes. `silence_s`: a connection that says nothing for longer is dead."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=silence_s)
+        call = _Call("GET", path, query, None, {"Accept": "*/*"})
         try:
-            response = await self._send(_Call("GET", path, query, None, {"Accept": "*/*"}), timeout)
+            response = await self._send(call, timeout)
+            if response.status == 401:
+                response.close()
+                await self._connection.refresh()
+                response = await self._send(call, timeout)
         except _TRANSPORT_ERRORS as error:
             raise ApiUnreachableError(_words(error)) from error
         try:

@@ -9,6 +9,8 @@ _OWN = "/opt/devpocket/entrypoint.sh"
 # An image of somebody else's ends at once when it is run as it is, or runs a server that wants root. So it only has to
 # hold the workspace open: run the startup command with its output in the log, end at once when told to (the first
 # process of a pod gets no signal that it does not handle), and collect what others leave behind (`wait` does).
+# Many a login profile drops the image's own places, such as /usr/local/go/bin, from PATH, hence the one before it.
+# A node replaces $ with parentheses in a pod's command, so there are none.
 _BOOT = f"""
 if [ -x {_OWN} ]; then
     [ ! -x /usr/bin/tini ] || exec /usr/bin/tini -- {_OWN}
@@ -25,9 +27,10 @@ trap end TERM INT HUP
 umask 022
 cd "$HOME" || cd /
 if [ -n "$command" ]; then
-    for shell in "${{SHELL:-/bin/bash}}" /bin/bash /bin/sh; do [ ! -x "$shell" ] || break; done
+    shell=`command -v bash` || shell=/bin/sh
     if command -v setsid >/dev/null; then group=-; set -- setsid; fi
-    "$@" "$shell" -lc "$command" </dev/null &
+    "$@" "$shell" -lc "PATH=\\$1:\\$PATH; shift
+$command" "$shell" "$PATH" </dev/null &
     job=$!
     wait "$job"
     printf '\\036sThe startup command ended with code %s.\\n' $?

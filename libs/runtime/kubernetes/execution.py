@@ -70,7 +70,15 @@ class Execution:
         async def end_session(session: Session) -> None:
             await self._end(namespace, pod, session)
 
-        stream = KubernetesExecStream(socket, mark, tty=tty, end_session=end_session, on_close=self._streams.discard)
+        stream = KubernetesExecStream(
+            socket,
+            mark,
+            tty=tty,
+            ping_s=self._options.exec_ping_s,
+            dead_s=self._options.exec_dead_s,
+            end_session=end_session,
+            on_close=self._streams.discard,
+        )
         self._streams.add(stream)
         try:
             await stream.start(size)

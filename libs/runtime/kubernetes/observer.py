@@ -65,10 +65,18 @@ class Observer:
     async def _observe(self, change: Change) -> ObservedWorkspace | None:
         """A pod that is there speaks for itself; why one goes, only the record can tell."""
         pod = change.item
+        if not self._is_ours(pod):
+            return None
         if change.kind == DELETED or is_terminating(pod) or is_over(pod):
             return await self.inspect(ref_of(pod, self._options.cluster))
         return observe_pod(pod, self._options.cluster)
 
     async def _found(self, resource: str, part: str) -> dict[tuple[str, str], Object]:
         listing = await self._api.list(resource, labelSelector=f"{OURS},{PART}={part}")
-        return {(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in listing["items"]}
+        found = filter(self._is_ours, listing["items"])
+        return {(item["metadata"]["namespace"], item["metadata"]["name"]): item for item in found}
+
+    def _is_ours(self, item: Object) -> bool:
+        """Not of another installation in the same cluster, which has another prefix."""
+        user_id = ref_of(item, self._options.cluster).user_id
+        return bool(item["metadata"]["namespace"] == namespace_of(self._options.namespace_prefix, user_id))

@@ -51,6 +51,9 @@ class KubernetesOptions:
     start_patience_s: float = 5.0
     # What a node that is there may take beyond a pod's grace before the end is called stuck.
     end_patience_s: float = 10.0
+    # Proxies cut connections that are silent for 60 s or more. Three unanswered pings: the way to the server is gone.
+    exec_ping_s: float = 20.0
+    exec_dead_s: float = 65.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ from libs.runtime.port import (
 
 log = logging.getLogger(__name__)
 
+# A server that is well answers this within milliseconds.
+_CHECK_S = 5.0
 # The loop itself keeps only weak references to tasks.
 _closing: set[asyncio.Future[None]] = set()
 
@@ -102,8 +104,14 @@ class KubernetesRuntime:
 
     async def check(self) -> str:
         """Ask for the version, with our credentials: everybody may know it, but not with credentials that are wrong."""
-        with _port_errors():
-            version = await self._need().api.request("GET", "/version")
+        try:
+            with _port_errors():
+                async with asyncio.timeout(_CHECK_S):
+                    version = await self._need().api.request("GET", "/version")
+        except TimeoutError as error:
+            raise RuntimeUnavailableError(
+                f"The cluster does not answer within {_CHECK_S:.0f} s.", reason="ClusterUnreachable"
+            ) from error
         return str(version.get("gitVersion"))
 
     async def ensure(self, spec: WorkspaceSpec) -> ObservedWorkspace:

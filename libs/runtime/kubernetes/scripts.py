@@ -18,6 +18,7 @@ from libs.runtime.port import TerminalSize
 # The argument is shell text made by `starting`. It travels on as a variable, so that lists of processes stay readable.
 ENTER = 'export _dp_text="$1"; exec /bin/sh -c \'eval "$_dp_text"\' devpocket'
 
+# The login profile of an image that is not ours may drop the image's own places from PATH, such as /usr/local/go/bin.
 # With the size set before the command runs: the API delivers it a moment later, and a program may look at once.
 START = """
 unset _dp_text DEVPOCKET_STARTUP_COMMAND
@@ -27,6 +28,11 @@ IFS= read -r _dp_init </proc/1/stat
 if [ $# -eq 0 ]; then
     for _dp_shell in "${SHELL:-/bin/bash}" /bin/bash /bin/sh; do [ -x "$_dp_shell" ] && break; done
     set -- "$_dp_shell" -l
+    if [ ! -e /opt/devpocket ]; then
+        case $_dp_shell in
+            */bash | */sh) set -- "$_dp_shell" -lc 'PATH=$1:$PATH; exec "$0"' "$_dp_shell" "$PATH" ;;
+        esac
+    fi
 fi
 printf '%s|%s|%s\\n' @MARK@ "$_dp_self" "$_dp_init"
 unset _dp_self _dp_init _dp_shell

@@ -35,10 +35,6 @@ HIGH_WATER_BYTES = 256 * 1024
 _PIECE_BYTES = 32 * 1024
 _INTRODUCTION_BYTES = 4096
 _START_S = 15.0
-# Proxies cut connections that are silent for 60 s or more.
-_PING_S = 20.0
-# Three unanswered pings: the server, or the way to it, is gone.
-_DEAD_S = 65.0
 # Standard error is a pipe of its own, and may be slower than the end of the command is told.
 _SETTLE_S = 0.3
 # The status follows the end of the process within milliseconds where all is well.
@@ -58,12 +54,15 @@ class KubernetesExecStream:
         mark: str,
         *,
         tty: bool,
+        ping_s: float,
+        dead_s: float,
         end_session: EndSession,
         on_close: Callable[[KubernetesExecStream], None],
     ) -> None:
         self._socket = socket
         self._mark = mark
         self._tty = tty
+        self._ping_s, self._dead_s = ping_s, dead_s
         self._end_session = end_session
         self._on_close = on_close
         self._stdout, self._stderr = Inbox(), Inbox()
@@ -245,9 +244,9 @@ class KubernetesExecStream:
 
     async def _ping(self) -> None:
         while not self._exit.done():
-            await asyncio.sleep(_PING_S)
+            await asyncio.sleep(self._ping_s)
             # While we do not read, answers are not seen either.
-            if self._room.is_set() and time.monotonic() - self._heard > _DEAD_S:
+            if self._room.is_set() and time.monotonic() - self._heard > self._dead_s:
                 log.warning("an exec stream is dead: the cluster does not answer")
                 self._finish()
                 return

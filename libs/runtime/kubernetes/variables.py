@@ -10,7 +10,8 @@ from libs.runtime.port import WorkspaceRejectedError, WorkspaceSpec
 
 STARTUP_COMMAND = "DEVPOCKET_STARTUP_COMMAND"
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Also the key of a Secret, hence 253.
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,252}")
 # One environment string may hold 128 KiB on Linux (MAX_ARG_STRLEN), and all of them share one Secret.
 _MAX_TOTAL_BYTES = 120 * 1024
 # Assigning to these makes one shell or another give up.
@@ -25,7 +26,8 @@ def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
     for name, value in variables.items():
         if _NAME.fullmatch(name) is None or "\0" in value:
             raise WorkspaceRejectedError(
-                f"{name!r} cannot be an environment variable: names hold letters, digits, _; values no NUL.",
+                f"{name!r} cannot be an environment variable: names are up to 253 letters, digits and _; "
+                "values hold no NUL.",
                 reason="InvalidVariable",
             )
     total = sum(len(name) + len(value.encode("utf-8", "surrogateescape")) + 2 for name, value in variables.items())

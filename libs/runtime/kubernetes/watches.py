@@ -93,6 +93,7 @@ class Follower:
         if isinstance(error, ApiError):
             if error.status == 410:
                 self._version = None
+                await asyncio.sleep(_BREATH_S)
                 return
             if error.status < 500 and error.status != 429:
                 raise error

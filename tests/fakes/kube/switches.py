@@ -156,6 +156,10 @@ class Switches:
         """`on`, `missing` (404) or `unavailable` (503)."""
         self.context.metrics = state
 
+    def set_exec_protocols(self, protocols: list[str]) -> None:
+        """What exec speaks from now on: a server older than 1.29 knows `v4.channel.k8s.io` alone."""
+        self.context.exec_protocols = tuple(protocols)
+
     async def settle(self, namespace: str, name: str, *, phase: str, timeout: float = 10.0) -> Obj:
         """Wait for a pod's phase; for Running also until it is ready."""
         async with asyncio.timeout(timeout):

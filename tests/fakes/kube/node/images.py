@@ -16,7 +16,8 @@ IDLE = ("/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait 
 class Image:
     """`files` are host files and directories that the image has below its root, by their path in it.
 
-    `traps`: the entrypoint handles SIGTERM, and counts as started only when it does.
+    `traps`: the entrypoint handles SIGTERM, and counts as started only when it does; so does a pod's own command that
+    sets a trap. `knows_user`: /etc/passwd has an entry for the container's user.
     """
 
     entrypoint: Sequence[str] = IDLE
@@ -27,6 +28,7 @@ class Image:
     files: Mapping[str, Path] = field(default_factory=dict)
     pull_seconds: float = 0.0
     traps: bool = False
+    knows_user: bool = True
 
 
 WORKSPACE_ENV = {"HOME": "/workspace", "USER": "dev", "LANG": "C.UTF-8", "SHELL": "/bin/bash"}

@@ -111,11 +111,12 @@ def identity(world: World) -> list[str]:
     return [*who, "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs", "--"]
 
 
-def etc_files(uid: int, gid: int, hostname: str) -> dict[str, str]:
+def etc_files(uid: int, gid: int, hostname: str, *, knows_user: bool) -> dict[str, str]:
     """The /etc of the image and what the kubelet writes there."""
     shell = "/bin/bash" if os.path.exists("/bin/bash") else "/bin/sh"
+    user = f"dev:x:{uid or 1000}:{gid or 1000}:dev:/workspace:{shell}\n" if knows_user else ""
     return {
-        "passwd": f"root:x:0:0:root:/root:{shell}\ndev:x:{uid or 1000}:{gid or 1000}:dev:/workspace:{shell}\n",
+        "passwd": f"root:x:0:0:root:/root:{shell}\n{user}",
         "group": f"root:x:0:\ndev:x:{gid or 1000}:\n",
         "hosts": f"127.0.0.1\tlocalhost\n10.42.0.2\t{hostname}\n",
         "hostname": f"{hostname}\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def make_world(store: Store, volumes: Volumes, pod: Obj, container: Obj, image: 
     mounts += volumes.mounts(pod, container)
     hostname = pod["spec"].get("hostname") or pod["metadata"]["name"][:63]
     etc = volumes.pod_folder(pod, f"etc-{container['name']}")
-    for name, text in etc_files(uid, gid, hostname).items():
+    for name, text in etc_files(uid, gid, hostname, knows_user=image.knows_user).items():
         (etc / name).write_text(text)
     command = container.get("command") or image.entrypoint
     arguments = container.get("args") or ([] if container.get("command") else image.command)
@@ -53,9 +54,14 @@ def make_world(store: Store, volumes: Volumes, pod: Obj, container: Obj, image: 
         mounts=mounts,
         read_only_root=security.get("readOnlyRootFilesystem", False),
         etc=etc,
-        traps=image.traps and not container.get("command"),
+        traps=_sets_trap(command) if container.get("command") else image.traps,
     )
     return world if bubblewrap() else _without_mounts(world)
+
+
+def _sets_trap(command: Sequence[str]) -> bool:
+    """Whether a shell text names a function to call at SIGTERM."""
+    return any(re.search(r"trap \w+ TERM", part) for part in command)
 
 
 def _environment(store: Store, pod: Obj, container: Obj) -> dict[str, str]:

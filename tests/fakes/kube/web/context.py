@@ -42,6 +42,7 @@ class Context:
     faults: FaultPlan = field(default_factory=FaultPlan)
     metrics: str = "on"
     gone_status: bool = False
+    exec_protocols: tuple[str, ...] = ("v5.channel.k8s.io", "v4.channel.k8s.io")
     watch_epoch: int = 0
     stopping: bool = False
     frozen: asyncio.Event = field(default_factory=asyncio.Event)

@@ -18,7 +18,7 @@ from tests.fakes.kube.web.context import Context, Target
 
 Obj = dict[str, Any]
 STDIN, STDOUT, STDERR, ERROR, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
-_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+_V5, _V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 
 
 async def exec_pod(context: Context, request: web.Request, target: Target) -> web.StreamResponse:
@@ -32,9 +32,9 @@ async def exec_pod(context: Context, request: web.Request, target: Target) -> we
             "Invalid",
             'PodExecOptions "" is invalid: command: Required value: you must specify at least one command',
         )
-    protocol = _negotiate(request)
+    protocol = _negotiate(request, context.exec_protocols)
     container, problem = running_container(context, pod, name)
-    if container is None and protocol == _PROTOCOLS[1]:
+    if container is None and protocol == _V4:
         raise problem
     socket = web.WebSocketResponse(protocols=(protocol,), autoping=True, max_msg_size=0)
     await socket.prepare(request)
@@ -87,12 +87,12 @@ def running_container(context: Context, pod: Obj, name: str) -> tuple[Container 
     return current, internal("")
 
 
-def _negotiate(request: web.Request) -> str:
+def _negotiate(request: web.Request, known: Sequence[str]) -> str:
     offered = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if p.strip()]
     if request.headers.get("Upgrade", "").lower() != "websocket":
         raise bad_request("Upgrade request required")
     for protocol in offered:
-        if protocol in _PROTOCOLS:
+        if protocol in known:
             return protocol
     raise StatusError(403, "Forbidden", f"unable to upgrade: requested protocols {offered} are not supported")
 
@@ -159,7 +159,7 @@ class _Session:
             elif channel == RESIZE:
                 size = json.loads(content)
                 process.resize(int(size["Width"]), int(size["Height"]))
-            elif channel == CLOSE and content[:1] == b"\0" and self._socket.ws_protocol == _PROTOCOLS[0]:
+            elif channel == CLOSE and content[:1] == b"\0" and self._socket.ws_protocol == _V5:
                 process.close_stdin()
 
     async def _send(self, channel: int, data: bytes) -> None:

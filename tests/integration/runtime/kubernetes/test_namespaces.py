@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -130,3 +131,24 @@ async def test_a_full_quota_is_told_and_room_is_used(folder: Path) -> None:
 
         await runtime.stop(first)
         assert (await runtime.ensure(second)).phase is WorkspacePhase.RUNNING
+
+
+async def test_another_installation_in_the_same_cluster_is_not_seen(
+    runtime: KubernetesRuntime, cluster: FakeCluster, workspaces: Workspaces
+) -> None:
+    access = ClusterAccess(kubeconfig=cluster.kubeconfig)
+    neighbour = KubernetesRuntime(access, replace(IMPATIENT, namespace_prefix="devpocket-two"))
+    await neighbour.open()
+    async with aclosing(runtime.watch()) as changes:  # type: ignore[type-var]
+        first = asyncio.ensure_future(anext(changes))
+        theirs = await Workspaces(cast("Driver", neighbour)).start()
+        ours = await workspaces.start()
+        # The watch tells of everything from its first list on; one that began late would have missed both.
+        while not first.done():
+            await runtime.stop(ours)
+            await workspaces.start(make_spec(ref=ours, generation=2))
+        assert (await first).ref == ours
+
+    assert [observed.ref for observed in await runtime.list()] == [ours]
+    assert [observed.ref for observed in await neighbour.list()] == [theirs]
+    await neighbour.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import cast
 
 import pytest
 
+from libs.runtime.kubernetes.api import KubeApi
+from libs.runtime.kubernetes.connection import Connection
 from libs.runtime.kubernetes.options import ClusterAccess
 from libs.runtime.kubernetes.runtime import KubernetesRuntime
 from libs.runtime.port import DriverError, RuntimeUnavailableError, WorkspacePhase
@@ -212,3 +215,75 @@ async def test_two_processes_share_one_cluster(
     assert observed is not None
     assert observed.phase is STOPPED
     await other.close()
+
+
+async def test_a_list_survives_that_its_pages_expire(cluster: FakeCluster) -> None:
+    lists = 0
+
+    def forget(verb: str, resource: str, subresource: str) -> bool:
+        nonlocal lists
+        lists += (verb, resource) == ("list", "configmaps")
+        if lists == 2:
+            cluster.compact(drop=False)
+        return False
+
+    connection = Connection(ClusterAccess(kubeconfig=cluster.kubeconfig))
+    await connection.open()
+    api = KubeApi(connection, 4, page=2)
+    names = [f"map-{number}" for number in range(5)]
+    for name in names:
+        await api.create("configmaps", "default", {"metadata": {"name": name, "labels": {"test": "yes"}}})
+    in_pages = await api.list("configmaps", "default", labelSelector="test=yes")
+    cluster.context.faults = FaultPlan(matches=forget)
+
+    found = await api.list("configmaps", "default", labelSelector="test=yes")
+
+    assert lists == 3
+    assert [item["metadata"]["name"] for item in in_pages["items"]] == names
+    assert [item["metadata"]["name"] for item in found["items"]] == names
+    await connection.close()
+
+
+async def test_a_watch_reads_renewed_credentials(cluster: FakeCluster, workspaces: Workspaces) -> None:
+    watching = asyncio.Event()
+
+    def notice(verb: str, resource: str, subresource: str) -> bool:
+        if verb == "watch":
+            watching.set()
+        return False
+
+    ref = await workspaces.start()
+    cluster.context.faults = FaultPlan(matches=notice)
+    path = cluster.folder / "renewed"
+    path.write_text(json.dumps(cluster.kubeconfig_for("other", "first-token")))
+    cluster.access.add_user("other", "first-token")
+    runtime = KubernetesRuntime(ClusterAccess(path=str(path)))
+    await runtime.open()
+    async with aclosing(runtime.watch()) as changes:  # type: ignore[type-var]
+        telling = asyncio.ensure_future(news_of(changes, ref, FAILED))
+        # Once it watches, its next request is a watch again.
+        await watching.wait()
+        cluster.access.revoke("other")
+        cluster.access.add_user("other", "second-token")
+        path.write_text(json.dumps(cluster.kubeconfig_for("other", "second-token")))
+        cluster.drop_watches()
+        cluster.oom_kill(*place(ref))
+        assert (await telling).reason == "OOMKilled"
+    await runtime.close()
+
+
+async def test_a_check_tells_the_version_or_what_is_wrong(cluster: FakeCluster) -> None:
+    cluster.access.add_user("nobody", "token", [])
+    runtime = KubernetesRuntime(ClusterAccess(kubeconfig=cluster.kubeconfig_for("nobody", "token")))
+    await runtime.open()
+    assert (await runtime.check()).startswith("v1.")
+    cluster.access.revoke("nobody")
+    with pytest.raises(RuntimeUnavailableError) as caught:
+        await runtime.check()
+    assert caught.value.reason == "ClusterUnauthorized"
+    await cluster.hang_up()
+    with pytest.raises(RuntimeUnavailableError) as caught:
+        await runtime.check()
+    assert caught.value.reason == "ClusterUnreachable"
+    await cluster.listen()
+    await runtime.close()

@@ -75,6 +75,18 @@ def test_a_pod_is_never_restarted_in_place_and_says_its_generation() -> None:
     assert pod["spec"]["hostname"] == "engine"
 
 
+@pytest.mark.parametrize(("wanted", "policy"), [(None, "IfNotPresent"), ("Always", "Always"), ("Never", "Never")])
+def test_a_spec_that_names_a_pull_policy_wins(wanted: str | None, policy: str) -> None:
+    pod = workspace.pod(OPTIONS, make_spec(image_pull_policy=wanted))
+    assert pod["spec"]["containers"][0]["imagePullPolicy"] == policy
+
+
+@pytest.mark.parametrize("name", ["1ST", "a-b", "", "x" * 254])
+def test_names_that_no_variable_can_have(name: str) -> None:
+    with pytest.raises(WorkspaceRejectedError, match="cannot be an environment variable"):
+        workspace_environment(make_spec(variables={name: "value"}))
+
+
 def test_variables_are_in_the_secret_and_nowhere_else() -> None:
     spec = make_spec(variables={"TOKEN": 'it\'s "secret"\n$HOME', "TERM": "dumb"}, startup_command="run me")
     secret = workspace.variables_secret(spec, workspace_environment(spec))
