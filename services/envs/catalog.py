@@ -11,6 +11,9 @@ from libs.common.contracts.environments import PullPolicy, Resources
 ALIASES = {"node": "nodejs", "go": "golang"}
 """Names that clients of the original use, by the name they stand for."""
 
+ALL_TEMPLATES = "*"
+"""In settings: every template that is not named there."""
+
 
 class TemplateCategory(StrEnum):
     """What kind of template it is."""

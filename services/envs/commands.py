@@ -18,6 +18,7 @@ from libs.common.clock import utc_now
 from libs.common.errors import DevPocketError
 from services.envs.catalog import Template, TemplateCategory
 from services.envs.deps import build
+from services.envs.errors import TemplateNotFoundError
 from services.envs.schemas import TemplateCreate, TemplateFields, TemplateResponse
 from services.envs.service.templates import TemplateService
 from services.envs.settings import EnvsSettings
@@ -35,6 +36,16 @@ Commands = Annotated[
 Port = Annotated[int | None, typer.Option("--port", help="Where its program usually listens.")]
 T = TypeVar("T")
 
+_GIVEN_AS = {
+    "name": "NAME",
+    "display_name": "--display-name",
+    "description": "--description",
+    "docker_image": "--image",
+    "image_pull_policy": "--pull-policy",
+    "startup_commands": "--command",
+    "default_port": "--port",
+}
+
 
 def _run(job: Callable[[TemplateService], Awaitable[T]]) -> T:
     """The result of `job`; an expected failure ends the command with its sentence and code 1."""
@@ -50,14 +61,21 @@ def _run(job: Callable[[TemplateService], Awaitable[T]]) -> T:
     try:
         return asyncio.run(run())
     except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False)
-        text = "; ".join(f"{item['loc'][0] if item['loc'] else 'it'}: {item['msg']}" for item in problems)
-        typer.secho(text, err=True, fg=typer.colors.RED)
+        text = "; ".join(_complaint(item["loc"], item["msg"]) for item in error.errors(include_input=False))
+    except TemplateNotFoundError:
+        text = "There is no template of this name; those there are: devpocket templates list"
     except (DevPocketError, ValueError) as error:
-        typer.secho(str(error), err=True, fg=typer.colors.RED)
+        text = str(error)
     except mongo.UNAVAILABLE_ERRORS:
-        typer.secho("MongoDB cannot be reached: is the stack running? Check MONGODB_URL", err=True, fg=typer.colors.RED)
+        text = "MongoDB cannot be reached: is the stack running? Check MONGODB_URL"
+    typer.secho(text, err=True, fg=typer.colors.RED)
     raise typer.Exit(1)
+
+
+def _complaint(where: tuple[int | str, ...], message: str) -> str:
+    """What is wrong with an option or a setting, under the name by which it was given."""
+    field = str(where[0]) if where else "it"
+    return f"{_GIVEN_AS.get(field, field.upper())}: {message.removeprefix('Value error, ')}"
 
 
 def _print(template: Template, count: int, *, as_json: bool) -> None:
@@ -129,8 +147,10 @@ def set_fields(
     """Change a template. Environments made from it keep what they have; new ones get this."""
 
     async def job(templates: TemplateService) -> tuple[Template, int]:
-        fields = TemplateFields.model_validate(_given(image, pull_policy, command, port))
-        return await templates.change(name, fields.values())
+        given = _given(image, pull_policy, command, port)
+        if not given:
+            raise ValueError("Nothing to change: give --image, --pull-policy, --command or --port")
+        return await templates.change(name, TemplateFields.model_validate(given).values())
 
     _print(*_run(job), as_json=as_json)
 

@@ -85,8 +85,6 @@ FULFILS: dict[Report, DesiredState] = {
 }
 """A success counts only for the wish it fulfils; a failure or a delay counts for any."""
 
-_WITH_REASON = frozenset({Report.FAILED, Report.DELAYED})
-
 _WISHES: dict[Command, type[EnvironmentWish]] = {
     Command.START: EnvironmentStartRequested,
     Command.STOP: EnvironmentStopRequested,
@@ -132,6 +130,8 @@ def decide(environment: Environment, command: Command, now: datetime) -> Change:
         version=environment.version + 1,
         # Sequences are compared within one generation only, so that a stream that began anew heals with the next wish.
         report_sequence=0,
+        delay_sequence=0,
+        delay_reason=None,
         updated_at=now,
     )
     return Change(environment, after, (_wish(_WISHES[command], after), _status_changed(environment, after)))
@@ -166,30 +166,48 @@ def observe(environment: Environment, seen: Observation, now: datetime) -> Chang
     The first running workspace completes the installation, whichever wish it was for and however late we hear of it.
     """
     installed = environment.installation_completed or seen.report is Report.RUNNING
-    stale = seen.generation != environment.generation or seen.sequence <= environment.report_sequence
-    if stale or not environment.is_live:
+    if seen.generation != environment.generation or _heard_before(environment, seen) or not environment.is_live:
         if installed == environment.installation_completed:
             return Change(environment, environment)
         return Change(
             environment, replace(environment, installation_completed=installed, version=environment.version + 1)
         )
-    heard = replace(
-        environment,
-        report_sequence=seen.sequence,
-        version=environment.version + 1,
-        installation_completed=installed,
-        cluster=seen.cluster,
-    )
+    heard = replace(_heard(environment, seen), version=environment.version + 1, installation_completed=installed)
     target = TRANSITIONS.get((environment.status, seen.report))
     if target is None or FULFILS.get(seen.report, environment.desired) is not environment.desired:
         return Change(environment, heard)
-    reason = failure_sentence(seen.reason, seen.message) if seen.report in _WITH_REASON else None
+    reason = _reason(heard, target, seen)
     if (target, reason) == (environment.status, environment.status_reason):
         return Change(environment, heard)
     after = replace(heard, status=target, status_reason=reason, updated_at=now)
     if target is TERMINATED:
-        after = replace(after, slot=None, deleted_at=now)
+        after = replace(after, slot=None, deleted_at=now, delay_sequence=0, delay_reason=None)
     return Change(environment, after, (_status_changed(environment, after),))
+
+
+def _heard_before(environment: Environment, seen: Observation) -> bool:
+    """Delays are told apart from the others, because a delay does not outdate the report of a status before it."""
+    if seen.report is Report.DELAYED:
+        return seen.sequence <= environment.delay_sequence
+    return seen.sequence <= environment.report_sequence
+
+
+def _heard(environment: Environment, seen: Observation) -> Environment:
+    if seen.sequence > max(environment.report_sequence, environment.delay_sequence):
+        environment = replace(environment, cluster=seen.cluster)
+    if seen.report is not Report.DELAYED:
+        return replace(environment, report_sequence=seen.sequence)
+    reason = failure_sentence(seen.reason, seen.message)
+    return replace(environment, delay_sequence=seen.sequence, delay_reason=reason)
+
+
+def _reason(heard: Environment, target: EnvironmentStatus, seen: Observation) -> str | None:
+    """What is said of the status: the last delay if nothing newer is known, in a status that can be held up."""
+    if heard.delay_sequence > heard.report_sequence and (target, Report.DELAYED) in TRANSITIONS:
+        return heard.delay_reason
+    if seen.report is Report.DELAYED:
+        return heard.status_reason
+    return failure_sentence(seen.reason, seen.message) if seen.report is Report.FAILED else None
 
 
 def failure_sentence(reason: str | None, message: str | None) -> str:

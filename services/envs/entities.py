@@ -45,8 +45,10 @@ class Environment:
     """One environment as users see it.
 
     `generation` rises with every wish that concerns the runtime, `version` with every write but those of usage and
-    last access. `report_sequence` is the stream sequence of the last report applied to this generation. `slot` is the
-    place it takes in the owner's plan, None once it is terminated. `cluster`: where its workspace is, as last reported.
+    last access. `report_sequence` is the stream sequence of the last report applied to this generation but for delays;
+    `delay_sequence` and `delay_reason` are those of its last delay, which is shown while it is the newer one. `slot` is
+    the place it takes in the owner's plan, None once it is terminated. `cluster`: where its workspace is, as last
+    reported.
     """
 
     id: str
@@ -75,6 +77,8 @@ class Environment:
     usage: Usage | None = None
     image_pull_policy: PullPolicy | None = None
     cluster: str = DEFAULT_CLUSTER
+    delay_sequence: int = 0
+    delay_reason: str | None = None
 
     @property
     def is_live(self) -> bool:

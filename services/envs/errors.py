@@ -86,7 +86,7 @@ class UnknownRegionError(DevPocketError):
     code = "unknown_region"
 
     def __init__(self, region: str, known: list[str]) -> None:
-        super().__init__(f"Unknown region '{region}'; choose one of {', '.join(known)}, or none")
+        super().__init__(f"Unknown region '{region}'; there are: {', '.join(known)}")
 
 
 class InvalidCursorError(DevPocketError):
@@ -117,6 +117,18 @@ class TemplateExistsError(DevPocketError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"Template '{name}' already exists")
+
+
+class SettingsNameNoTemplateError(Exception):
+    """TEMPLATE_IMAGES or TEMPLATE_PULL_POLICY is about a template that does not exist: the service must not start."""
+
+    def __init__(self, unknown: list[str], known: list[str]) -> None:
+        one = len(unknown) == 1
+        super().__init__(
+            f"TEMPLATE_IMAGES or TEMPLATE_PULL_POLICY names {', '.join(unknown)}, which {'is' if one else 'are'} no "
+            f"template; there are: {', '.join(known)}. Correct the name, or add the template first: "
+            f"devpocket templates add {unknown[0]} --image IMAGE"
+        )
 
 
 class TooManyStreamsError(DevPocketError):

@@ -50,7 +50,7 @@ def replay_target(database: Database, clock: EventClock) -> ReplayTarget:
         models=[
             ReadModel("environments", _ENVIRONMENT_FIELDS, environment_field="_id"),
             ReadModel("users", ("plan", "is_active", "is_verified", "version")),
-            ReadModel("clusters", ("region", "status", "version")),
+            ReadModel("clusters", ("region", "is_default", "status", "version")),
         ],
         prepare=environments.create_indexes,
     )

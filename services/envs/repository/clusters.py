@@ -16,7 +16,12 @@ class ClusterRepository:
 
     async def keep(self, state: ClusterState) -> None:
         """See ClusterStore."""
-        values = {"region": state.region, "status": state.status.value, "version": state.version}
+        values = {
+            "region": state.region,
+            "is_default": state.is_default,
+            "status": state.status.value,
+            "version": state.version,
+        }
         older = {"_id": state.cluster_id, "version": {"$lt": state.version}}
         try:
             await self._collection.update_one(older, {"$set": values}, upsert=True)

@@ -25,6 +25,14 @@ _DAY_S = 24 * 60 * 60
 # A terminated environment has no slot. Said as a range, because planners match it with the partial indexes.
 _LIVE = {"slot": {"$gte": 0}}
 _FIELDS = [field.name for field in fields(Environment) if field.name != "id"]
+_LEFT_OUT: dict[str, Any] = {
+    "slot": None,
+    "deleted_at": None,
+    "cluster": DEFAULT_CLUSTER,
+    "image_pull_policy": None,
+    "delay_sequence": 0,
+    "delay_reason": None,
+}
 # What a list does not show and need not carry.
 _NOT_LISTED = {"variables_sealed": 0, PENDING: 0}
 
@@ -132,19 +140,19 @@ def _to_document(environment: Environment) -> Document:
     document["desired"] = environment.desired.value
     document["usage"] = asdict(environment.usage) if environment.usage is not None else None
     # The partial indexes hold what has a slot, the time-to-live index what has a date.
-    for name in ("slot", "deleted_at"):
-        if document[name] is None:
+    # What was not there before there were several clusters is left out while it says nothing, so that documents
+    # from before then are the same as new ones, also for those who compare them.
+    for name, nothing in _LEFT_OUT.items():
+        if document[name] == nothing:
             del document[name]
     return document
 
 
 def _from_document(document: Document) -> Environment:
-    values = {name: document.get(name) for name in _FIELDS}
-    # Documents written before there were several clusters are all about this one.
-    values["cluster"] = document.get("cluster", DEFAULT_CLUSTER)
+    values: dict[str, Any] = {name: document.get(name, _LEFT_OUT.get(name)) for name in _FIELDS}
     # Stored values were checked when they came in.
     values["resources"] = Resources.model_construct(**document["resources"])
     values["status"] = EnvironmentStatus(document["status"])
     values["desired"] = DesiredState(document["desired"])
     values["usage"] = Usage(**document["usage"]) if document.get("usage") else None
-    return Environment(id=document["_id"], **values)  # type: ignore[arg-type]
+    return Environment(id=document["_id"], **values)

@@ -22,7 +22,7 @@ class EnvironmentResponse(BaseModel):
     description: str | None
     template: str
     status: EnvironmentStatus
-    status_reason: str | None = Field(description="Why it is in status error, in words to act on")
+    status_reason: str | None = Field(description="Why it is in status error, or what holds it up, in words to act on")
     resources: Resources
     region: str | None
     external_url: str | None

@@ -25,6 +25,16 @@ Name = Annotated[
     Field(description="A DNS label: letters, digits and hyphens; unique per user", examples=["my-api"]),
 ]
 Text = Annotated[str, AfterValidator(rules.check_text)]
+Region = Annotated[
+    str,
+    AfterValidator(rules.normalize_region),
+    Field(description="One of GET /api/v1/regions; null for any", examples=["eu-west"]),
+]
+Image = Annotated[
+    str,
+    AfterValidator(rules.check_image),
+    Field(description="An image reference", examples=["registry.example.org/team/python:3.12"]),
+]
 Description = Annotated[Text, Field(max_length=rules.MAX_DESCRIPTION_CHARS)]
 StartupCommand = Annotated[
     Text,

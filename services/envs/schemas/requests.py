@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field
 
 from services.envs.plans import ResourceRequest
@@ -12,6 +10,7 @@ from services.envs.schemas.fields import (
     Description,
     Memory,
     Name,
+    Region,
     Request,
     StartupCommand,
     Storage,
@@ -45,7 +44,7 @@ class EnvironmentCreate(Request):
     description: Description | None = None
     resources: ResourcesRequest | None = None
     environment_variables: Variables | None = None
-    region: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,49}$")] | None = None
+    region: Region | None = None
     startup_command: StartupCommand | None = None
 
     def to_domain(self) -> NewEnvironment:

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 from libs.common.contracts.environments import PullPolicy, Resources
 from services.envs import rules
 from services.envs.catalog import Template, TemplateCategory, TemplateStatus
-from services.envs.schemas.fields import Name, Request, StartupCommand, Text
+from services.envs.schemas.fields import Image, Name, Request, StartupCommand, Text
 
 
 class TemplateFields(Request):
@@ -20,8 +20,8 @@ class TemplateFields(Request):
     description: Annotated[Text, Field(min_length=1, max_length=500)] | None = None
     category: TemplateCategory | None = None
     tags: Annotated[list[Annotated[Text, Field(max_length=50)]], Field(max_length=50)] | None = None
-    docker_image: Annotated[str, Field(pattern=rules.IMAGE)] | None = None
-    image_pull_policy: PullPolicy | Literal["default"] | None = Field(
+    docker_image: Image | None = None
+    image_pull_policy: Literal[PullPolicy, "default"] | None = Field(
         default=None, description="When nodes fetch the image; default: what the cluster does otherwise"
     )
     default_port: Annotated[int, Field(ge=1, le=65535)] | None = None
@@ -50,7 +50,7 @@ class TemplateCreate(TemplateFields):
     display_name: Annotated[Text, Field(min_length=1, max_length=100)]
     description: Annotated[Text, Field(min_length=1, max_length=500)]
     category: TemplateCategory
-    docker_image: Annotated[str, Field(pattern=rules.IMAGE)]
+    docker_image: Image
 
     def to_domain(self, now: datetime) -> Template:
         """As the service takes it."""

@@ -80,6 +80,8 @@ def _wanted(environment: Environment, wish: EnvironmentWish, at: datetime) -> En
         status=_ENTERED[_COMMANDS[type(wish)]],
         status_reason=None,
         report_sequence=0,
+        delay_sequence=0,
+        delay_reason=None,
     )
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TypeVar
 
 import structlog
 
 from libs.common.clock import Clock, utc_now
 from libs.common.contracts.environments import PullPolicy
-from services.envs.catalog import ALIASES, Template, TemplateCategory, TemplateStatus, default_templates
-from services.envs.errors import TemplateExistsError, TemplateNotFoundError, UnknownTemplateError
+from services.envs.catalog import ALIASES, ALL_TEMPLATES, Template, TemplateCategory, TemplateStatus, default_templates
+from services.envs.errors import (
+    SettingsNameNoTemplateError,
+    TemplateExistsError,
+    TemplateNotFoundError,
+    UnknownTemplateError,
+)
 from services.envs.ports import EnvironmentStore, TemplateStore
-
-T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -22,7 +24,8 @@ log = structlog.get_logger(__name__)
 class TemplateService:
     """The catalogue. `image_prefix` names the registry path of the five that are always there.
 
-    `images` and `pull_policies`, by template, are what the operator's settings say; they overrule what is stored.
+    `images` and `pull_policies`, by a template's own name or ALL_TEMPLATES, are what the operator's settings say; they
+    overrule what is stored.
     """
 
     def __init__(
@@ -105,20 +108,20 @@ class TemplateService:
         return written
 
     async def apply_settings(self) -> list[str]:
-        """Bring templates up to date with the settings. Names what it changed."""
+        """Bring templates up to date with the settings. Names what it changed.
+
+        Raises SettingsNameNoTemplateError, and then has changed nothing.
+        """
+        known = {template.name: template for template in await self._store.all()}
+        unknown = sorted({*self._images, *self._pull_policies} - {*known, ALL_TEMPLATES})
+        if unknown:
+            raise SettingsNameNoTemplateError(unknown, list(known))
         changed: list[str] = []
-        named = [ALIASES.get(name, name) for name in {**self._images, **self._pull_policies}]
-        for name in dict.fromkeys(named):
-            template = await self._store.get(name)
-            if template is None:
-                # It may be added later, and is brought up to date with the start after that.
-                known = ", ".join(template.name for template in await self._store.all())
-                log.warning("the settings name a template that does not exist", template=name, there_are=known)
-                continue
+        for name, template in known.items():
             wanted = replace(
                 template,
-                docker_image=_of(self._images, name) or template.docker_image,
-                image_pull_policy=_of(self._pull_policies, name) or template.image_pull_policy,
+                docker_image=self._images.get(name, template.docker_image),
+                image_pull_policy=self._policy(name) or template.image_pull_policy,
             )
             if wanted != template and await self._store.replace(replace(wanted, updated_at=self._clock())):
                 changed.append(name)
@@ -126,11 +129,11 @@ class TemplateService:
                     "template follows the settings",
                     template=name,
                     image=wanted.docker_image,
+                    image_before=template.docker_image,
                     pull_policy=wanted.image_pull_policy,
+                    pull_policy_before=template.image_pull_policy,
                 )
         return changed
 
-
-def _of(named: Mapping[str, T], template: str) -> T | None:
-    """What the settings say of a template, by its name or by an alias."""
-    return next((value for name, value in named.items() if ALIASES.get(name, name) == template), None)
+    def _policy(self, name: str) -> PullPolicy | None:
+        return self._pull_policies.get(name) or self._pull_policies.get(ALL_TEMPLATES)

@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 
 from libs.common.clock import utc_now
 from libs.common.context import Cause
+from libs.common.contracts.clusters import DEFAULT_CLUSTER
 from libs.common.contracts.events import (
     Event,
     EventData,
@@ -92,6 +93,7 @@ class World:
         generation: int,
         reason: str | None = None,
         message: str | None = None,
+        cluster: str = DEFAULT_CLUSTER,
     ) -> int:
         """What the orchestrator says, which it can only say after it has heard of the wish."""
         await self.until(lambda: self._published(environment_id))
@@ -100,6 +102,7 @@ class World:
             user_id=self.user_id,
             generation=generation,
             runtime="local",
+            cluster=cluster,
             reason=reason,
             message=message,
         )

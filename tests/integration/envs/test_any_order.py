@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pymongo.errors import DuplicateKeyError
 
 from libs.common import mongo
+from libs.common.contracts.clusters import ClusterState
 from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.contracts.events import Event, UserState
 from libs.common.contracts.identity import Plan as Subscription
@@ -23,12 +24,16 @@ from libs.common.messaging.outbox import PENDING
 from libs.common.mongo import Database
 from services.envs.plans import Account
 from services.envs.repository.accounts import AccountRepository
+from services.envs.repository.clusters import ClusterRepository
 from services.envs.repository.environments import EnvironmentRepository
 from services.envs.service.accounts import AccountService
+from services.envs.service.regions import RegionService
 from services.envs.settings import EnvsSettings
+from tests.fakes.envs import FakeEnvironments
 from tests.support.accounts import account_histories, newest
 from tests.support.histories import Delivery, Life, Plan, announcements, check_announcements, outcome, plans
 from tests.unit.envs.makers import NOW, a_principal, an_environment
+from tests.unit.envs.stories import Story, apply, cluster_histories, newest_regions, seen_by_users, stories
 
 # The fixture is one database for all examples; each has a user and an environment of its own in it.
 _FEW = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -59,6 +64,28 @@ async def test_reports(database: Database, store: EnvironmentRepository, plan: P
     assert document is not None
     told = announcements([Event.model_validate(entry["event"]) for entry in document[PENDING]])
     check_announcements(told, life)
+
+
+@_FEW
+@given(story=stories, random=st.randoms(use_true_random=False))
+async def test_delays_and_clusters(store: EnvironmentRepository, story: Story, random: Random) -> None:
+    arrivals = [*story.reports, *random.choices(story.reports, k=3)]
+    random.shuffle(arrivals)
+    expected = await apply(FakeEnvironments(), story.environment, story.reports)
+    found = await apply(store, story.environment, arrivals)
+    assert seen_by_users(found) == seen_by_users(expected)
+
+
+@_FEW
+@given(history=cluster_histories, random=st.randoms(use_true_random=False))
+async def test_clusters(database: Database, history: list[ClusterState], random: Random) -> None:
+    await database["clusters"].delete_many({})
+    service = RegionService(ClusterRepository(database))
+    arrivals = [*history, *random.choices(history, k=4)]
+    random.shuffle(arrivals)
+    # Replicas handle them at the same time.
+    await asyncio.gather(*(service.keep(state) for state in arrivals))
+    assert await ClusterRepository(database).regions() == newest_regions(history)
 
 
 @_FEW

@@ -72,7 +72,7 @@ class TestCreate:
             ({"environment_variables": {f"V{i}": "v" * 32_000 for i in range(5)}}, "131072"),
             ({"startup_command": "x" * 4097}, "4096"),
             ({"description": "x" * 501}, "500"),
-            ({"region": "EU West"}, "pattern"),
+            ({"region": "EU West"}, "A region has 1 to 50"),
         ],
     )
     async def test_bad_input_is_422_with_a_sentence_or_tidied(

@@ -73,6 +73,61 @@ class TestAdmin:
         ((_, data),) = await world.told(environment["id"], 1)
         assert data["spec"]["startup_command"] == "bundle install && true"
         assert data["spec"]["image"] == "registry.example:5000/ruby:3"
+        assert (data["spec"]["web_port"], data["spec"]["image_pull_policy"]) == (3000, None)
+
+    async def test_a_pull_policy_reaches_the_wish_and_default_takes_it_away(
+        self, world: World, admin: dict[str, str]
+    ) -> None:
+        created = await world.call("POST", API, 201, json={**_RUBY, "image_pull_policy": "Always"}, headers=admin)
+        assert created["image_pull_policy"] == "Always"
+        changed = await world.call("PUT", f"{API}/ruby", json={"image_pull_policy": "Never"}, headers=admin)
+        assert changed["image_pull_policy"] == "Never"
+        # Null leaves a value as it is, as in every other field.
+        await world.call("PUT", f"{API}/ruby", json={"image_pull_policy": None}, headers=admin)
+        assert (await world.call("GET", f"{API}/ruby"))["image_pull_policy"] == "Never"
+        environment = await world.create(template="ruby")
+        ((_, data),) = await world.told(environment["id"], 1)
+        assert data["spec"]["image_pull_policy"] == "Never"
+        reset = await world.call("PUT", f"{API}/ruby", json={"image_pull_policy": "default"}, headers=admin)
+        assert reset["image_pull_policy"] is None
+
+    async def test_what_exists_keeps_image_and_policy_also_at_a_restart(
+        self, world: World, admin: dict[str, str]
+    ) -> None:
+        environment_id = await world.running()
+        changes = {"docker_image": "py:4", "image_pull_policy": "Always"}
+        await world.call("PUT", f"{API}/python", json=changes, headers=admin)
+        await world.call("POST", f"/api/v1/environments/{environment_id}/restart")
+        told = dict(await world.told(environment_id, 5))
+        spec = told["env.restart_requested"]["spec"]
+        assert (spec["image"], spec["image_pull_policy"]) == ("devpocket/python:latest", None)
+        ((_, data),) = await world.told((await world.create("two"))["id"], 1)
+        assert (data["spec"]["image"], data["spec"]["image_pull_policy"]) == ("py:4", "Always")
+
+    async def test_an_image_that_is_none_is_refused_in_words(self, world: World, admin: dict[str, str]) -> None:
+        for image, words in (
+            ("Bad:1", "names are in lower case"),
+            ("a b", "is no image reference"),
+            ("\ud800", "is no image reference"),
+        ):
+            for method, path in (("POST", ""), ("PUT", "/python")):
+                # The client's own encoder refuses half a character.
+                content = json.dumps({**_RUBY, "docker_image": image})
+                headers = {**admin, "Content-Type": "application/json"}
+                problem = await world.call(method, f"{API}{path}", 422, content=content, headers=headers)
+                (error,) = problem["errors"]
+                assert error["field"] == "body.docker_image"
+                assert words.lower() in error["message"].lower()
+
+    async def test_a_template_from_before_there_were_policies_still_loads(
+        self, world: World, admin: dict[str, str]
+    ) -> None:
+        templates = world.app.state.platform.database["templates"]
+        await templates.update_one({"_id": "python"}, {"$unset": {"image_pull_policy": ""}})
+        assert (await world.call("GET", f"{API}/python"))["image_pull_policy"] is None
+        await world.create()
+        await world.call("PUT", f"{API}/python", json={"image_pull_policy": "Never"}, headers=admin)
+        assert (await world.call("GET", f"{API}/python"))["image_pull_policy"] == "Never"
 
     async def test_taken_names_and_aliases_are_400(self, world: World, admin: dict[str, str]) -> None:
         for name in ("python", "node"):
@@ -103,6 +158,7 @@ class TestAdmin:
         "change",
         [
             {"docker_image": "bad image"},
+            {"image_pull_policy": "Sometimes"},
             {"default_port": 70_000},
             {"environment_variables": {"LD_PRELOAD": "x"}},
             {"icon_url": "javascript:alert(1)"},
@@ -159,17 +215,32 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
-            (["add", "Bad Name", "--image", "x"], "name"),
+            (["add", "Bad Name", "--image", "x"], "NAME: Name may contain only letters"),
             (["add", "python", "--image", "x"], "already exists"),
-            (["set", "python", "--pull-policy", "Sometimes"], "image_pull_policy"),
-            (["set", "python", "--image", "no image"], "docker_image"),
-            (["show", "cobol"], "not found"),
+            (["add", "ruby", "--image", "Ruby:3"], "--image: 'Ruby:3' is no image reference; names are in lower case"),
+            (["add", "ruby", "--image", "ruby:3", "--port", "0"], "--port: "),
+            (
+                ["set", "python", "--pull-policy", "Sometimes"],
+                "--pull-policy: Input should be 'Always', 'IfNotPresent'",
+            ),
+            (["set", "python", "--image", "no image"], "--image: 'no image' is no image reference: write"),
+            (["set", "python"], "Nothing to change: give --image, --pull-policy, --command or --port"),
+            (["set", "cobol", "--port", "80"], "There is no template of this name"),
+            (["show", "cobol"], "devpocket templates list"),
         ],
     )
     async def test_what_cannot_be_is_told(self, world: World, stack: None, arguments: list[str], words: str) -> None:
         result = await asyncio.to_thread(CliRunner().invoke, commands, arguments)
         assert result.exit_code == 1
         assert words in result.output
+
+    async def test_settings_that_cannot_be_are_told_under_their_name(
+        self, world: World, stack: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TEMPLATE_IMAGES", "python")
+        result = await asyncio.to_thread(CliRunner().invoke, commands, ["list"])
+        assert result.exit_code == 1
+        assert "TEMPLATE_IMAGES: 'python' says nothing of a template: write TEMPLATE=IMAGE" in result.output
 
     async def _run(self, *arguments: str) -> str:
         result = await asyncio.to_thread(CliRunner().invoke, commands, list(arguments))

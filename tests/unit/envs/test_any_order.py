@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import pairwise
 from random import Random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from libs.common.contracts.clusters import ClusterState
 from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.contracts.events import UserState
 from services.envs.service.accounts import AccountService
+from services.envs.service.regions import RegionService
 from services.envs.service.reports import ReportService
-from tests.fakes.envs import FakeAccounts, FakeEnvironments
+from tests.fakes.envs import FakeAccounts, FakeClusters, FakeEnvironments
 from tests.support.accounts import account_histories, newest
 from tests.support.histories import (
     Delivery,
@@ -24,6 +27,7 @@ from tests.support.histories import (
     plans,
 )
 from tests.unit.envs.makers import NOW, a_principal, an_environment
+from tests.unit.envs.stories import Story, apply, cluster_histories, newest_regions, seen_by_users, stories
 
 
 class TestReports:
@@ -45,6 +49,22 @@ class TestReports:
         check_announcements(told, life)
         assert life.last.status is (told[-1].status if told else life.first.status)
         assert life.last.generation == life.wishes[-1].generation
+
+    @settings(deadline=None, max_examples=400)
+    @given(story=stories, random=st.randoms(use_true_random=False))
+    async def test_delays_and_clusters_in_any_order_and_repeated(self, story: Story, random: Random) -> None:
+        """A delay never hides the report that came before it, and what is shown is what was said last."""
+        in_order, shuffled = FakeEnvironments(), FakeEnvironments()
+        arrivals = [*story.reports, *random.choices(story.reports, k=3)]
+        random.shuffle(arrivals)
+        expected = await apply(in_order, story.environment, story.reports)
+        found = await apply(shuffled, story.environment, arrivals)
+        assert seen_by_users(found) == seen_by_users(expected)
+        told = announcements(shuffled.events)
+        assert all(before.status is after.previous for before, after in pairwise(told))
+        if told:
+            last = told[-1]
+            assert (last.status, last.status_reason) == (found.status, found.status_reason)
 
 
 class TestTerminals:
@@ -71,3 +91,16 @@ class TestAccounts:
             await service.keep(state)
         account = await service.of(a_principal(user_id=history[0].user_id))
         assert account == newest(history)
+
+
+class TestClusters:
+    @settings(deadline=None)
+    @given(history=cluster_histories, random=st.randoms(use_true_random=False))
+    async def test_the_newest_state_stays(self, history: list[ClusterState], random: Random) -> None:
+        store = FakeClusters()
+        service = RegionService(store)
+        arrivals = [*history, *random.choices(history, k=4)]
+        random.shuffle(arrivals)
+        for state in arrivals:
+            await service.keep(state)
+        assert await store.regions() == newest_regions(history)

@@ -16,7 +16,7 @@ from services.envs.errors import (
     ResourcesExceedPlanError,
 )
 from services.envs.plans import Account, Place, ResourceRequest, free_slot, resolve_resources
-from services.envs.rules import check_text, check_variables, normalize_name
+from services.envs.rules import check_image, check_text, check_variables, normalize_name, normalize_region
 
 DEFAULT = Resources(cpu="1000m", memory="1Gi", storage="5Gi")
 
@@ -100,6 +100,78 @@ class TestNames:
         assert name.isascii()
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
         assert 1 <= len(name) <= 50
+
+
+class TestRegions:
+    @pytest.mark.parametrize(("raw", "region"), [("eu", "eu"), (" EU-West1 ", "eu-west1"), ("1", "1")])
+    def test_good_ones_are_trimmed_and_lowered(self, raw: str, region: str) -> None:
+        assert normalize_region(raw) == region
+
+    @pytest.mark.parametrize("raw", ["", " ", "-eu", "eu-", "eu_west", "eu west", "eu.west", "é", "x" * 51, "a\nb"])
+    def test_bad_ones_are_told_what_a_region_is(self, raw: str) -> None:
+        with pytest.raises(ValueError, match="A region has 1 to 50 letters a-z, digits and hyphens"):
+            normalize_region(raw)
+
+
+DIGEST = f"sha256:{'0a' * 32}"
+
+
+class TestImages:
+    @pytest.mark.parametrize(
+        "image",
+        [
+            "ubuntu",
+            "ubuntu:24.04",
+            "docker.io/library/ubuntu:24.04",
+            "localhost:5000/py",
+            "registry.example.org:5000/team/sub_part/py--x:3.12-slim_1",
+            f"registry.example.org/py@{DIGEST}",
+            f"registry.example.org/py:3.12@{DIGEST}",
+            "[2001:db8::1]:5000/py:3",
+            "x" * 255,
+            f"a:{'t' * 128}",
+        ],
+    )
+    def test_good_ones_pass(self, image: str) -> None:
+        assert check_image(f" {image} ") == image
+
+    @pytest.mark.parametrize(
+        ("image", "words"),
+        [
+            ("", "is no image reference: write"),
+            ("no image", "'no image' is no image reference: write"),
+            ("Ubuntu:24.04", "names are in lower case"),
+            ("https://registry.example.org/py", "e.g. registry.example.org/team/python:3.12"),
+            ("registry.example.org/", "is no image reference"),
+            ("registry.example.org//py", "is no image reference"),
+            ("py..3", "is no image reference"),
+            ("-py", "is no image reference"),
+            ("py:", "is no tag"),
+            ("py:a b", "'a b' is no tag"),
+            (f"py:{'t' * 129}", "is no tag"),
+            ("py@", "is no digest"),
+            ("py@sha256:0a", "'sha256:0a' is no digest"),
+            ("py:3@3", "is no digest"),
+            ("x" * 256, "at most 255"),
+            ("x" * 513, "512"),
+            ("py\ud800", "is no image reference"),
+        ],
+    )
+    def test_bad_ones_are_refused_in_words(self, image: str, words: str) -> None:
+        with pytest.raises(ValueError, match="mage") as caught:
+            check_image(image)
+        assert words in str(caught.value)
+        str(caught.value).encode()
+
+    @given(st.text(alphabet="aZ0.:/@-_ é\n", max_size=40))
+    def test_whatever_is_accepted_is_one_word_of_ascii(self, raw: str) -> None:
+        try:
+            image = check_image(raw)
+        except ValueError:
+            return
+        assert image.isascii()
+        assert image == "".join(image.split())
+        assert check_image(image) == image
 
 
 class TestVariables:

@@ -7,8 +7,15 @@ from datetime import timedelta
 
 import pytest
 
+from libs.common.contracts.clusters import ClusterHealth, ClusterStatus, ClusterUpdated
 from libs.common.contracts.environments import EnvironmentStatus as Status
-from libs.common.contracts.events import RuntimeLost, RuntimeRunning, UserPlanChanged
+from libs.common.contracts.events import (
+    EnvironmentCreated,
+    EnvironmentRestartRequested,
+    RuntimeLost,
+    RuntimeRunning,
+    UserPlanChanged,
+)
 from libs.common.contracts.identity import Plan
 from libs.common.contracts.telemetry import UsageSample
 from libs.common.errors import TemporaryError
@@ -19,6 +26,7 @@ from services.envs.errors import (
     EditConflictError,
     EnvironmentNotFoundError,
     QuotaExceededError,
+    UnknownRegionError,
     UnknownTemplateError,
 )
 from services.envs.service.accounts import AccountService
@@ -51,8 +59,14 @@ async def templates(store: FakeEnvironments) -> TemplateService:
 
 
 @pytest.fixture
-def service(store: FakeEnvironments, templates: TemplateService, accounts: AccountService) -> EnvironmentService:
-    regions = RegionService(FakeClusters())
+def regions() -> RegionService:
+    return RegionService(FakeClusters())
+
+
+@pytest.fixture
+def service(
+    store: FakeEnvironments, templates: TemplateService, accounts: AccountService, regions: RegionService
+) -> EnvironmentService:
     return EnvironmentService(store, templates, accounts, regions, PlainSeal(), verified_only=False, clock=lambda: NOW)
 
 
@@ -60,6 +74,19 @@ async def user_state(accounts: AccountService, plan: Plan, version: int, *, acti
     await accounts.keep(
         UserPlanChanged(user_id="u" * 32, username="u", plan=plan, is_active=active, is_verified=True, version=version)
     )
+
+
+async def a_cluster(regions: RegionService, cluster_id: str, region: str, status: ClusterStatus) -> None:
+    state = ClusterUpdated(
+        cluster_id=cluster_id,
+        region=region,
+        runtime="kubernetes",
+        is_default=False,
+        status=status,
+        health=ClusterHealth.UNREACHABLE,
+        version=1,
+    )
+    await regions.keep(state)
 
 
 class TestCreate:
@@ -102,6 +129,46 @@ class TestCreate:
     async def test_an_unknown_template_lists_what_there_is(self, service: EnvironmentService) -> None:
         with pytest.raises(UnknownTemplateError, match="golang, nodejs, python, rust, ubuntu"):
             await service.create(a_principal(), replace(REQUEST, template="cobol"))
+
+    async def test_the_wish_carries_image_policy_command_and_port_of_the_template(
+        self, service: EnvironmentService, templates: TemplateService, store: FakeEnvironments
+    ) -> None:
+        changed = {"docker_image": "py:3", "image_pull_policy": "Never", "startup_commands": ("a", "b")}
+        await templates.change("python", {**changed, "default_port": 5000})
+        await service.create(a_principal(), REQUEST)
+        wish = store.events[-1].payload()
+        assert isinstance(wish, EnvironmentCreated)
+        spec = wish.spec
+        assert (spec.image, spec.image_pull_policy, spec.startup_command, spec.web_port) == (
+            "py:3",
+            "Never",
+            "a && b",
+            5000,
+        )
+
+    async def test_what_exists_keeps_its_image_at_a_restart(
+        self, service: EnvironmentService, templates: TemplateService, store: FakeEnvironments
+    ) -> None:
+        created = await service.create(a_principal(), REQUEST)
+        store.found[created.id] = replace(created, status=Status.RUNNING)
+        await templates.change("python", {"docker_image": "py:4", "image_pull_policy": "Always"})
+        await service.command(a_principal(), created.id, Command.RESTART)
+        wish = next(data for event in store.events if isinstance(data := event.payload(), EnvironmentRestartRequested))
+        assert (wish.spec.image, wish.spec.image_pull_policy) == ("images/python:latest", None)
+
+    @pytest.mark.parametrize(("wanted", "status"), [("europe", "active"), ("asia", "draining")])
+    async def test_a_region_needs_a_cluster_that_is_there(
+        self, service: EnvironmentService, regions: RegionService, wanted: str, status: str
+    ) -> None:
+        await service.create(a_principal(), replace(REQUEST, name="early", region="moon"))
+        await a_cluster(regions, "c-1", wanted, ClusterStatus(status))
+        await a_cluster(regions, "c-2", "africa", ClusterStatus.REMOVED)
+        assert (await service.create(a_principal(), replace(REQUEST, region=wanted))).region == wanted
+        assert (await service.create(a_principal(), replace(REQUEST, name="any"))).region is None
+        for unknown in ("moon", "africa"):
+            with pytest.raises(UnknownRegionError) as caught:
+                await service.create(a_principal(), replace(REQUEST, name="lost", region=unknown))
+            assert str(caught.value) == f"Unknown region '{unknown}'; there are: {wanted}"
 
 
 class TestCommands:

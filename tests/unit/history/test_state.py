@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from libs.common.contracts.environments import DesiredState
 from libs.common.contracts.events import (
+    EnvironmentStatusChanged,
     EnvironmentStopRequested,
     EnvironmentUpdated,
+    RuntimeDelayed,
     RuntimeFailed,
     RuntimeProvisioning,
     RuntimeStopped,
@@ -42,6 +44,10 @@ def folded(events: Sequence[Recorded]) -> EnvironmentState:
     state = fold(ENV, events)
     assert state is not None
     return state
+
+
+def in_europe(data: EnvironmentStatusChanged) -> EnvironmentStatusChanged:
+    return data.model_copy(update={"cluster": "eu-1"})
 
 
 def values(state: EnvironmentState, *names: str) -> list[object]:
@@ -86,6 +92,30 @@ def test_what_the_last_step_changed() -> None:
         ("version", 2, 3),
     ]
     assert [item.field for item in folded(LONG_STORY[:10]).changed] == ["session s1"]
+
+
+def test_it_says_in_which_cluster_and_what_holds_it_up() -> None:
+    story = [
+        stored(wish(), 1),
+        stored(report(RuntimeDelayed, cluster="eu-1", reason="NoRoom", message="It is full."), 2),
+        stored(in_europe(status("creating", version=2, reason="It is full (NoRoom)")), 3),
+    ]
+    held_up = folded(story)
+    assert values(held_up, "status", "status_reason", "cluster") == ["creating", "It is full (NoRoom)", "eu-1"]
+    said = held_up.facts["report"].value
+    assert [said[name] for name in ("said", "reason", "message", "cluster")] == [
+        "delayed", "NoRoom", "It is full.", "eu-1",
+    ]  # fmt: skip
+    assert {item.field for item in held_up.changed} == {"status_reason", "cluster", "version"}
+    running = in_europe(status("running", version=3))
+    over = folded([*story, stored(report(cluster="eu-1"), 4), stored(running, 5)])
+    assert values(over, "status", "status_reason", "cluster") == ["running", None, "eu-1"]
+    assert over.facts["report"].value["said"] == "running"
+    assert over.facts["cluster"].sequence == 3
+
+
+def test_a_cluster_is_not_known_before_it_was_told() -> None:
+    assert "cluster" not in folded(LONG_STORY[:1]).facts
 
 
 def test_events_about_others_do_not_count() -> None:
