@@ -6,13 +6,9 @@ import argparse
 import asyncio
 import json
 import os
-import secrets
+import signal
 import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -20,34 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import bus, measures, terminals
+from tests.bench.kube.measures import kube_results
 from tests.bench.measures import Result, percentile
-from tests.support.servers import free_port
+from tests.bench.stack import OwnStack, own_stack
 
 _CALL_TIMEOUT_S = 30.0
-
-
-@contextmanager
-def own_stack() -> Iterator[tuple[str, str, str, str]]:
-    """A fresh stack without limits: its URL, an administrator's address and password, the URL of its envs service."""
-    email, password = "bench@example.com", f"Aa1-{secrets.token_urlsafe(12)}"
-    devpocket = str(Path(sys.executable).with_name("devpocket"))
-    settings = {
-        **{"ADMIN_EMAIL": email, "ADMIN_PASSWORD": password, "RATE_LIMIT_GLOBAL": "", "RATE_LIMIT_AUTH": ""},
-        # No person types like that.
-        "TERMINAL_MESSAGES_PER_SECOND": "1000000",
-    }
-    with tempfile.TemporaryDirectory(prefix="devpocket-bench-") as folder:
-        port = free_port()
-        up = [devpocket, "up", "--detach", "--port", str(port), "--data-dir", folder]
-        subprocess.run(up, check=True, env={**os.environ, **settings, "LOG_LEVEL": "WARNING"})
-        try:
-            status = subprocess.run(
-                [devpocket, "status", "--json", "--data-dir", folder], check=True, capture_output=True
-            )
-            ports = {row["name"]: row["port"] for row in json.loads(status.stdout)}
-            yield f"http://127.0.0.1:{port}", email, password, f"http://127.0.0.1:{ports['envs']}"
-        finally:
-            subprocess.run([devpocket, "down", "--data-dir", folder], check=True)
 
 
 async def terminal_results(url: str, environment_id: str, http: httpx.AsyncClient, quick: bool) -> list[Result]:
@@ -75,17 +48,17 @@ async def terminal_results(url: str, environment_id: str, http: httpx.AsyncClien
     return results
 
 
-async def measure(url: str, envs_url: str, email: str, password: str, quick: bool) -> list[Result]:
-    """Everything."""
-    async with httpx.AsyncClient(base_url=url, timeout=_CALL_TIMEOUT_S) as http:
-        body = {"username_or_email": email, "password": password}
+async def measure(stack: OwnStack, quick: bool) -> list[Result]:
+    """Everything that needs no cluster."""
+    async with httpx.AsyncClient(base_url=stack.url, timeout=_CALL_TIMEOUT_S) as http:
+        body = {"username_or_email": stack.email, "password": stack.password}
         token = (await http.post("/api/v1/auth/login", json=body)).raise_for_status().json()["access_token"]
         http.headers["Authorization"] = f"Bearer {token}"
         print("measuring create → running …", file=sys.stderr)
         results = await measures.create_to_running(http, 5 if quick else 30)
         async with measures.running_environment(http, "bench") as (environment_id, _):
-            results += await terminal_results(url, environment_id, http, quick)
-            results += await request_results(url, envs_url, token, 2 if quick else 8)
+            results += await terminal_results(stack.url, environment_id, http, quick)
+            results += await request_results(stack.url, stack.envs_url, token, 2 if quick else 8)
         return results
 
 
@@ -119,21 +92,33 @@ def show(results: list[Result], target: Path) -> None:
 
 
 def main() -> int:
-    """`python -m tests.bench [--quick] [--only stack|bus] [--json FILE]`."""
+    """`python -m tests.bench [--quick] [--only stack|bus|kubernetes] [--json FILE]`."""
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
     parser.add_argument("--json", type=Path, default=Path("bench-results/bench.json"), help="where the JSON goes")
-    parser.add_argument("--only", choices=("stack", "bus"), help="one half of the measurements")
+    parser.add_argument(
+        "--only",
+        choices=("stack", "bus", "kubernetes"),
+        help="one part of the measurements; kubernetes is among them by default when KUBECONFIG is set",
+    )
     options = parser.parse_args()
+    # Whoever asks us to end gets what Ctrl-C gets: everything is cleaned up. A shell's background jobs ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     results: list[Result] = []
     if options.only in (None, "stack"):
-        with own_stack() as (url, email, password, envs_url):
-            results += asyncio.run(measure(url, envs_url, email, password, options.quick))
+        with own_stack() as stack:
+            results += asyncio.run(measure(stack, options.quick))
     if options.only in (None, "bus"):
         results += asyncio.run(bus.bus_results(options.quick))
+    if options.only == "kubernetes" or (options.only is None and os.environ.get("KUBECONFIG")):
+        results += kube_results(options.quick)
     show(results, options.json)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
