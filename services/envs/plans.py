@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -58,10 +59,11 @@ class ResourceRequest:
 
 
 def free_slot(plan: Plan, name: str, taken: Collection[Place]) -> int:
-    """The lowest free slot. Raises DuplicateNameError or QuotaExceededError.
+    """A free slot. Raises DuplicateNameError or QuotaExceededError.
 
-    Always the lowest, because two creates that see the same places must collide on the unique index of (user, slot):
-    that makes the quota atomic, also for a user with more environments than a smaller plan now allows.
+    The unique index of (user, slot) makes the quota atomic: there are no more slots than the plan allows. Names spread
+    over them, so that many creates at once seldom want the same. But a user with places beyond a smaller plan gets the
+    lowest one, always, because there two creates that see the same places must collide.
     """
     if any(place.name == name for place in taken):
         raise DuplicateNameError
@@ -72,7 +74,9 @@ def free_slot(plan: Plan, name: str, taken: Collection[Place]) -> int:
             "delete one or choose a larger plan"
         )
     slots = {place.slot for place in taken}
-    return next(slot for slot in range(limit) if slot not in slots)
+    free = [slot for slot in range(limit) if slot not in slots]
+    is_beyond = any(slot >= limit for slot in slots)
+    return free[0 if is_beyond else zlib.crc32(name.encode()) % len(free)]
 
 
 def resolve_resources(requested: ResourceRequest | None, default: Resources, plan: Plan) -> Resources:

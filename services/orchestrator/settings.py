@@ -19,7 +19,7 @@ class OrchestratorSettings(CommonSettings, RuntimeSettings):
 
     reconcile_concurrency: int = Field(default=64, ge=1, description="Environments in work at a time, per replica")
     cluster_operations: int = Field(
-        default=16, ge=1, description="Workspaces being made, stopped or deleted at a time, per cluster and replica"
+        default=32, ge=1, description="Workspaces being made, stopped or deleted at a time, per cluster and replica"
     )
     cluster_refresh_seconds: float = Field(
         default=2.0, gt=0, description="How soon every replica works with what an administrator has changed"

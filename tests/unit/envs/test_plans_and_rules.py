@@ -22,8 +22,12 @@ DEFAULT = Resources(cpu="1000m", memory="1Gi", storage="5Gi")
 
 
 class TestFreeSlot:
-    def test_is_the_lowest(self) -> None:
-        assert free_slot(Plan.PRO, "x", [Place(0, "a"), Place(2, "b")]) == 1
+    def test_names_spread_over_the_plan(self) -> None:
+        assert len({free_slot(Plan.ADMIN, f"box-{number}", []) for number in range(50)}) > 30
+
+    @given(st.integers(), st.integers(3, 120))
+    def test_is_the_lowest_for_who_has_places_beyond_the_plan(self, number: int, beyond: int) -> None:
+        assert free_slot(Plan.STARTER, f"box-{number}", [Place(0, "a"), Place(beyond, "b")]) == 1
 
     def test_refuses_the_same_name_before_the_quota(self) -> None:
         with pytest.raises(DuplicateNameError):

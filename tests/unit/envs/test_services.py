@@ -29,6 +29,7 @@ from services.envs.errors import (
     UnknownRegionError,
     UnknownTemplateError,
 )
+from services.envs.plans import Place, free_slot
 from services.envs.service.accounts import AccountService
 from services.envs.service.environments import Changes, EnvironmentService, NewEnvironment
 from services.envs.service.regions import RegionService
@@ -96,12 +97,15 @@ class TestCreate:
         request = replace(REQUEST, variables={"PYTHONUNBUFFERED": "0", "A": "b"})
         environment = await service.create(a_principal(), request)
         assert environment.variables_sealed == 'sealed:{"PYTHONUNBUFFERED":"0","A":"b"}'
-        assert (environment.image, environment.slot) == ("images/python:latest", 0)
+        assert (environment.image, environment.slot) == ("images/python:latest", free_slot(Plan.PRO, REQUEST.name, []))
         assert [event.type for event in store.events] == ["devpocket.env.created.v1"]
 
     async def test_a_lost_race_takes_the_next_slot(self, service: EnvironmentService, store: FakeEnvironments) -> None:
-        store.thefts = [an_environment(id=f"{i}" * 32, name=f"thief-{i}", slot=i) for i in range(3)]
-        assert (await service.create(a_principal(), REQUEST)).slot == 3
+        taken: list[Place] = []
+        for number in range(3):
+            taken.append(Place(free_slot(Plan.PRO, REQUEST.name, taken), f"thief-{number}"))
+        store.thefts = [an_environment(id=f"{p.slot}" * 32, name=p.name, slot=p.slot) for p in taken]
+        assert (await service.create(a_principal(), REQUEST)).slot == free_slot(Plan.PRO, REQUEST.name, taken)
 
     async def test_a_lost_race_for_the_last_slot_is_over_quota(
         self, service: EnvironmentService, store: FakeEnvironments
