@@ -122,5 +122,7 @@ async def get_cluster_health(
 ) -> Cluster:
     """Admins only. Asked now, not remembered; answers within some ten seconds."""
     view = await administration.get(name)
-    await registry.check(view.cluster)
-    return Cluster.of(await administration.get(name))
+    # It may be new, or have new credentials.
+    await registry.refresh()
+    result = await registry.check(view.cluster)
+    return Cluster.of((await administration.get(name)).answered(result))

@@ -67,8 +67,11 @@ class EnvironmentStore(Protocol):
         """How many environments were placed in this cluster and are not deleted."""
         ...
 
-    async def wake(self, cluster_id: str, now: datetime) -> int:
-        """Have every environment of this cluster looked at soon, whatever it was waiting for; returns how many."""
+    async def wake(self, cluster_id: str | None, now: datetime) -> int:
+        """Have every environment of this cluster looked at soon, whatever it was waiting for; returns how many.
+
+        None: those that are in no cluster, because none takes them or they have just come.
+        """
         ...
 
     async def buried(self, environment_ids: Sequence[str]) -> dict[str, bool]:

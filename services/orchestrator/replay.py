@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from libs.common.contracts.events import RuntimeReport
+from libs.common.contracts.events import RuntimeLost, RuntimeProvisioning, RuntimeReport, RuntimeRunning
 from libs.common.history.replay import EventClock, ReadModel, ReplayTarget
 from libs.common.messaging.outbox import OutboxRelay
 from libs.common.messaging.subscriptions import Delivery, Subscription
@@ -35,7 +35,9 @@ def replay_target(database: Database, clock: EventClock) -> ReplayTarget:
         if isinstance(report, RuntimeReport) and type(report) in SAID:
             said = SAID[type(report)]
             reported = Reported(said, report.generation, report.reason, report.message, delivery.event.time)
-            await store.recall(report.environment_id, reported, report.cluster)
+            # The others may be about one that was never placed anywhere.
+            is_placed = isinstance(report, RuntimeProvisioning | RuntimeRunning | RuntimeLost)
+            await store.recall(report.environment_id, reported, report.cluster if is_placed else None)
 
     return ReplayTarget(
         service=SERVICE,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from libs.common.contracts.clusters import DEFAULT_CLUSTER, ClusterConnection, ClusterHealth, ClusterStatus
 from services.orchestrator.domain.clusters import ClusterEdit
 from services.orchestrator.service.clusters import ClusterView, NewCluster
 
 MAX_KUBECONFIG_BYTES = 256 * 1024
+_MAX_DEPTH = 32
+# They say nothing by themselves: the access is changed as a whole.
+_WITH_KUBECONFIG = ("context", "storage_class", "runtime_class", "blocked_cidrs")
 
 
 class Availability(StrEnum):
@@ -78,19 +82,42 @@ def parse_kubeconfig(given: str | dict[str, Any]) -> dict[str, Any]:
     """A kubeconfig as a mapping, from YAML or JSON text or parsed already. Raises ValueError, which repeats nothing."""
     parsed: object = given
     if isinstance(given, str):
-        if len(given.encode(errors="surrogatepass")) > MAX_KUBECONFIG_BYTES:
-            raise ValueError(f"The kubeconfig is larger than {MAX_KUBECONFIG_BYTES // 1024} KiB")
+        _weigh(given)
         try:
             parsed = yaml.safe_load(given)  # type: ignore[no-untyped-call]
-        except (yaml.YAMLError, RecursionError) as error:
+        except Exception as error:  # the parser raises whatever a malformed value makes it stumble over
             raise ValueError("The kubeconfig is no valid YAML") from error
+    _weigh(parsed)
+    parsed = _plain(parsed)
     if not isinstance(parsed, dict):
         raise ValueError("This is no kubeconfig: it is no mapping")
     for part in ("clusters", "users", "contexts"):
         entries = parsed.get(part)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) and "name" in entry for entry in entries):
             raise ValueError(f"This is no kubeconfig: {part} must be a list of entries with names")
-    return {str(key): value for key, value in parsed.items()}
+    return parsed
+
+
+def _weigh(value: object) -> None:
+    """Raises ValueError for what is too large, also when it is so only once its YAML aliases are written out."""
+    room, todo = MAX_KUBECONFIG_BYTES, [(value, 0)]
+    while todo:
+        item, depth = todo.pop()
+        room -= len(item.encode(errors="surrogatepass")) if isinstance(item, str) else 2
+        if room < 0 or depth > _MAX_DEPTH:
+            raise ValueError(f"The kubeconfig is larger than {MAX_KUBECONFIG_BYTES // 1024} KiB, or too deep")
+        parts = [*item.keys(), *item.values()] if isinstance(item, dict) else item if isinstance(item, list) else ()
+        todo += [(part, depth + 1) for part in parts]
+
+
+def _plain(value: object) -> Any:
+    """As JSON has it: YAML knows dates, sets and bytes too. Raises ValueError for what cannot be said in JSON."""
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError) as error:
+        raise ValueError("The kubeconfig holds keys or text that JSON cannot express") from error
+    return json.loads(text)
 
 
 def _cidr(value: str) -> str:
@@ -167,6 +194,13 @@ class ClusterUpdate(_Access):
     status: Literal["active", "draining"] | None = Field(
         default=None, description="draining: no new environments, those it has go on"
     )
+
+    @model_validator(mode="after")
+    def _needs_kubeconfig(self) -> Self:
+        lonely = [name for name in _WITH_KUBECONFIG if getattr(self, name)]
+        if lonely and self.kubeconfig is None and self.terminal_kubeconfig is None:
+            raise ValueError(f"{lonely[0]} can only be changed together with the kubeconfig, which is missing")
+        return self
 
     def to_domain(self) -> ClusterEdit:
         """All but the access."""

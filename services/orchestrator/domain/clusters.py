@@ -20,6 +20,8 @@ from libs.runtime.port import RuntimeUnavailableError, WorkspaceRejectedError
 
 # One lost answer is no outage.
 FAILURES_UNTIL_UNREACHABLE = 2
+# What a cluster without a capacity counts as beside those that have one.
+_CAPACITY_OF_UNBOUNDED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class ClusterEdit:
 
 def default_of(clusters: Sequence[Cluster]) -> Cluster | None:
     """The cluster for environments that name no region: the one declared last, else the one that the settings name."""
-    living = [cluster for cluster in clusters if not cluster.is_removed]
+    living = sorted((cluster for cluster in clusters if not cluster.is_removed), key=lambda cluster: cluster.id)
     declared = [cluster for cluster in living if cluster.default_since is not None]
     if declared:
         return max(declared, key=lambda cluster: cluster.default_since or cluster.created_at)
@@ -106,7 +108,7 @@ def registered(cluster: Cluster) -> ClusterChange:
 def edit(cluster: Cluster, wanted: ClusterEdit, now: datetime) -> ClusterChange:
     """Change what an operator may change."""
     capacity = cluster.capacity if wanted.capacity is None else wanted.capacity or None
-    renewed = wanted.connection_sealed is not None
+    shared = cluster.terminal_sealed == cluster.connection_sealed
     after = replace(
         cluster,
         region=wanted.region or cluster.region,
@@ -114,7 +116,8 @@ def edit(cluster: Cluster, wanted: ClusterEdit, now: datetime) -> ClusterChange:
         default_since=_default_since(cluster, wanted.is_default, now),
         status=wanted.status or cluster.status,
         connection_sealed=wanted.connection_sealed or cluster.connection_sealed,
-        terminal_sealed=wanted.terminal_sealed or (wanted.connection_sealed if renewed else cluster.terminal_sealed),
+        # A narrower access of the terminal service is never widened by renewing ours.
+        terminal_sealed=wanted.terminal_sealed or (shared and wanted.connection_sealed) or cluster.terminal_sealed,
     )
     if after == cluster:
         return ClusterChange(cluster.version, cluster)
@@ -137,48 +140,47 @@ def removed(cluster: Cluster, now: datetime) -> ClusterChange:
     return _changed(cluster, after, ClusterRemoved, now)
 
 
+def answered(cluster: Cluster, result: CheckResult) -> Cluster:
+    """What one answer says of it, which is not yet what is made of it: see `checked`."""
+    if result.message is None:
+        return replace(
+            cluster, health=ClusterHealth.HEALTHY, reason=None, message=None, server_version=result.server_version
+        )
+    return replace(cluster, health=ClusterHealth.UNREACHABLE, reason=result.reason, message=result.message)
+
+
 def checked(cluster: Cluster, result: CheckResult, now: datetime) -> ClusterChange:
     """What a health check makes of it. A cluster that was never reached is unreachable at once."""
-    if result.message is None:
-        after = replace(
-            cluster,
-            health=ClusterHealth.HEALTHY,
-            reason=None,
-            message=None,
-            failures=0,
-            server_version=result.server_version,
-        )
-    else:
-        failures = cluster.failures + 1
-        patient = cluster.health is ClusterHealth.HEALTHY and failures < FAILURES_UNTIL_UNREACHABLE
-        after = replace(
-            cluster,
-            failures=failures,
-            health=cluster.health if patient else ClusterHealth.UNREACHABLE,
-            reason=cluster.reason if patient else result.reason,
-            message=cluster.message if patient else result.message,
-        )
+    failures = 0 if result.message is None else cluster.failures + 1
+    patient = cluster.health is ClusterHealth.HEALTHY and 0 < failures < FAILURES_UNTIL_UNREACHABLE
+    after = replace(cluster if patient else answered(cluster, result), failures=failures)
     if after.health is not cluster.health:
         return _changed(cluster, after, ClusterHealthChanged, now)
     return ClusterChange(cluster.version, after)
 
 
+def contenders(clusters: Sequence[Cluster], region: str | None) -> list[Cluster]:
+    """The clusters that `place` chooses from, by their load."""
+    wanted = _wanted_region(clusters, region)
+    return [cluster for cluster in clusters if cluster.takes_new and cluster.region == wanted]
+
+
 def place(clusters: Sequence[Cluster], region: str | None, load: Mapping[str, int]) -> Cluster:
     """Where a new environment goes: in its region, else where the default is; of those with room, the emptiest.
 
-    `load`: environments that each cluster has. Raises WorkspaceRejectedError for a region that does not exist, and
-    RuntimeUnavailableError when nothing in it can take one just now.
+    `load`: environments that each of the contenders has. Raises WorkspaceRejectedError for a region that does not
+    exist, and RuntimeUnavailableError when nothing in it can take one just now.
     """
     living = [cluster for cluster in clusters if not cluster.is_removed]
     default = default_of(living)
     if region is None and default is not None and _has_room(default, load) and default.takes_new:
         return default
-    wanted = region or (default.region if default else None)
+    wanted = _wanted_region(living, region)
     here = [cluster for cluster in living if cluster.region == wanted]
     if not here:
         names = ", ".join(sorted({cluster.region for cluster in living})) or "none yet"
         raise WorkspaceRejectedError(f"There is no region {wanted!r}; there are: {names}.", reason="RegionUnknown")
-    ready = [cluster for cluster in here if cluster.takes_new]
+    ready = contenders(living, region)
     fits = [cluster for cluster in ready if _has_room(cluster, load)]
     if not fits:
         raise _nowhere(wanted, here, ready)
@@ -211,12 +213,17 @@ def _default_since(cluster: Cluster, wanted: bool | None, now: datetime) -> date
     return (cluster.default_since or now) if wanted else None
 
 
+def _wanted_region(clusters: Sequence[Cluster], region: str | None) -> str | None:
+    default = default_of(clusters)
+    return region or (default.region if default else None)
+
+
 def _has_room(cluster: Cluster, load: Mapping[str, int]) -> bool:
     return cluster.capacity is None or load.get(cluster.id, 0) < cluster.capacity
 
 
 def _fullness(cluster: Cluster, load: Mapping[str, int]) -> float:
-    return 0.0 if cluster.capacity is None else load.get(cluster.id, 0) / cluster.capacity
+    return load.get(cluster.id, 0) / (cluster.capacity or _CAPACITY_OF_UNBOUNDED)
 
 
 def _nowhere(region: str | None, here: Sequence[Cluster], ready: Sequence[Cluster]) -> RuntimeUnavailableError:

@@ -118,7 +118,7 @@ class MongoEnvironments:
         """See EnvironmentStore."""
         return await self._collection.count_documents({"cluster": cluster_id, "observed.said": {"$ne": _DELETED}})
 
-    async def wake(self, cluster_id: str, now: datetime) -> int:
+    async def wake(self, cluster_id: str | None, now: datetime) -> int:
         """See EnvironmentStore."""
         query = {"cluster": cluster_id, **_LIVING}
         waiting = {**query, "progress.retry_at": {"$gt": now}}
@@ -151,9 +151,11 @@ class MongoEnvironments:
         result = await self._collection.update_one(query, {"$set": {"sampled_at": now}})
         return result.modified_count == 1
 
-    async def recall(self, environment_id: str, reported: Reported, cluster: str) -> None:
-        """Take back a report that was published, for a replay: it is the last one said."""
-        values: Document = {"observed": _reported_document(reported), "cluster": cluster}
+    async def recall(self, environment_id: str, reported: Reported, cluster: str | None) -> None:
+        """Take back a report that was published, for a replay: it is the last one said. `cluster` None: as it was."""
+        values: Document = {"observed": _reported_document(reported)}
+        if cluster is not None:
+            values["cluster"] = cluster
         if reported.said is Said.DELETED:
             values["spec.variables_sealed"] = None
         await self._collection.update_one({"_id": environment_id}, {"$set": values})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import structlog
+
 from libs.common.clock import Clock
 from libs.common.contracts.clusters import DEFAULT_CLUSTER, ClusterConnection, ClusterHealth, ClusterStatus
-from libs.runtime.port import RuntimeUnavailableError
+from libs.runtime.port import DriverError
 from services.orchestrator.domain import clusters as domain
-from services.orchestrator.domain.clusters import Cluster, ClusterChange, ClusterEdit
+from services.orchestrator.domain.clusters import CheckResult, Cluster, ClusterChange, ClusterEdit
 from services.orchestrator.errors import (
     ClusterConflictError,
     ClusterExistsError,
@@ -23,8 +26,11 @@ from services.orchestrator.errors import (
 from services.orchestrator.ports import ClusterConnector, ClusterStore, EnvironmentStore
 
 _TRIES = 5
+TRY_OUT_TIMEOUT_S = 10.0
 # A DNS label, RFC 1123 section 2.1, short enough to go with an environment's id into labels and subjects.
 _LABEL = re.compile(r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,10 @@ class ClusterView:
     cluster: Cluster
     environments: int
     is_default: bool
+
+    def answered(self, result: CheckResult) -> ClusterView:
+        """The same with what the cluster answered just now."""
+        return replace(self, cluster=domain.answered(self.cluster, result))
 
 
 class ClusterAdministration:
@@ -153,9 +163,19 @@ class ClusterAdministration:
 
     async def _try_out(self, name: str, connection: ClusterConnection) -> str:
         try:
-            return await self._connector.try_out(name, connection)
-        except RuntimeUnavailableError as error:
+            async with asyncio.timeout(TRY_OUT_TIMEOUT_S):
+                return await self._connector.try_out(name, connection)
+        except DriverError as error:
             raise ClusterUnusableError(f"The cluster cannot be used: {error}") from error
+        except TimeoutError as error:
+            text = f"The cluster cannot be used: it gave no answer within {TRY_OUT_TIMEOUT_S:.0f} s"
+            raise ClusterUnusableError(text) from error
+        except Exception as error:
+            # Only the kind: what it stumbled over came with the credentials, and its words may repeat them.
+            log.warning("a cluster cannot be tried out", cluster=name, error=type(error).__name__)
+            raise ClusterUnusableError(
+                "The cluster cannot be used: its kubeconfig makes no sense, or what answers is no Kubernetes API server"
+            ) from None
 
     async def _find(self, name: str) -> Cluster:
         cluster = await self._store.find(name)

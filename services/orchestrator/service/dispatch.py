@@ -169,7 +169,8 @@ class Dispatcher:
                         self.poke(environment_id, force=True)
                 log.info("runtime watch ended, watching again", cluster=cluster_id)
             except Exception as error:
-                if repr(error) != trouble:
+                lasted = catching_up is None or catching_up.done()
+                if lasted or repr(error) != trouble:
                     log.warning("runtime watch failed, watching again", cluster=cluster_id, error=repr(error))
                 trouble = repr(error)
             finally:

@@ -53,9 +53,9 @@ class FleetRuntime:
         """Do not ask this cluster until `resume`; `message` says why."""
         self._held[cluster_id] = message
 
-    def resume(self, cluster_id: str) -> None:
-        """Ask it again."""
-        self._held.pop(cluster_id, None)
+    def resume(self, cluster_id: str) -> bool:
+        """Ask it again; returns whether it was held."""
+        return self._held.pop(cluster_id, None) is not None
 
     def ids(self) -> Sequence[str]:
         """See the port."""

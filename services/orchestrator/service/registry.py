@@ -27,7 +27,7 @@ from services.orchestrator.service.fleet import FleetRuntime
 from services.orchestrator.service.loops import repeat
 
 # A cluster that has not answered by then is away.
-CHECK_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 5.0
 
 MakeDriver = Callable[[str, str | None], WorkspaceRuntime]
 
@@ -62,6 +62,11 @@ class ClusterRegistry:
         self._clock = clock
         self._default = default
         self._known: Sequence[Cluster] = ()
+        self._refreshing = asyncio.Lock()
+        # In order; each once.
+        self._news: dict[str, None] = {}
+        # Why there is no driver, where none could be made.
+        self._unusable: dict[str, RuntimeUnavailableError] = {}
 
     @property
     def clusters(self) -> Sequence[Cluster]:
@@ -76,6 +81,7 @@ class ClusterRegistry:
     async def declare_default(self) -> None:
         """Have the store know the cluster that the settings name, as they say it is."""
         region, runtime = self._default.region, self._default.runtime
+        self._known = await self._store.all()
         for _ in range(3):
             there, now = await self._store.find(DEFAULT_CLUSTER), self._clock()
             if there is None:
@@ -88,26 +94,46 @@ class ClusterRegistry:
             if await self._save(change):
                 return
 
-    async def refresh(self) -> list[str]:
-        """Look at the store, and have the fleet work with what is there; returns clusters with a new driver."""
-        self._known = await self._store.all()
-        renewed = []
-        for cluster in self._known:
-            if cluster.is_removed:
-                if self._fleet.remove(cluster.id):
-                    renewed.append(cluster.id)
-                continue
-            make = self._maker(cluster)
-            try:
-                if self._fleet.put(cluster.id, (cluster.runtime, cluster.connection_sealed), make):
-                    renewed.append(cluster.id)
-            except RuntimeUnavailableError as error:
+    async def refresh(self) -> None:
+        """Look at the store, and have the fleet work with what is there."""
+        async with self._refreshing:
+            room = self._room()
+            self._known = await self._store.all()
+            freed: list[str | None] = [cluster.id for cluster in self._known if self._take_over(cluster)]
+            if self._room() - room:
+                freed.append(None)
+            for cluster_id in freed:
+                # What was tried here in the meantime waits for longer than need be.
+                await self._environments.wake(cluster_id, self._clock())
+
+    def news(self) -> list[str]:
+        """Clusters with another driver than before, or with none any more, since this was last asked."""
+        news, self._news = self._news, {}
+        return list(news)
+
+    def _room(self) -> set[tuple[str, str, int | None]]:
+        """Where new environments may come; what is in it that was not before is worth another try."""
+        return {(cluster.id, cluster.region, cluster.capacity) for cluster in self._known if cluster.takes_new}
+
+    def _take_over(self, cluster: Cluster) -> bool:
+        """Have the fleet work with this cluster; whether calls have an end now that were held up before."""
+        if cluster.is_removed:
+            is_news = self._fleet.remove(cluster.id)
+            if is_news:
+                self._news[cluster.id] = None
+            return is_news
+        try:
+            if self._fleet.put(cluster.id, (cluster.runtime, cluster.connection_sealed), self._maker(cluster)):
+                self._news[cluster.id] = None
+            self._unusable.pop(cluster.id, None)
+        except RuntimeUnavailableError as error:
+            if cluster.id not in self._unusable:
                 log.warning("no driver for a cluster", cluster=cluster.id, reason=error.reason, error=str(error))
-            if cluster.health is ClusterHealth.UNREACHABLE:
-                self._fleet.hold(cluster.id, f"The cluster {cluster.id} cannot be reached: {cluster.message}")
-            else:
-                self._fleet.resume(cluster.id)
-        return renewed
+            self._unusable[cluster.id] = error
+        if cluster.health is not ClusterHealth.UNREACHABLE:
+            return self._fleet.resume(cluster.id)
+        self._fleet.hold(cluster.id, f"The cluster {cluster.id} cannot be reached: {cluster.message}")
+        return False
 
     async def locate(self, environment: Environment) -> str | None:
         """Look for it everywhere: a record that was lost must not cost a workspace, nor leave one behind.
@@ -116,7 +142,7 @@ class ClusterRegistry:
         """
         ids = [cluster.id for cluster in self.clusters]
         refs = [WorkspaceRef(environment.id, environment.user_id, cluster_id) for cluster_id in ids]
-        found = await asyncio.gather(*(self._fleet.inspect(ref) for ref in refs), return_exceptions=True)
+        found = await asyncio.gather(*(self._inspect(ref) for ref in refs), return_exceptions=True)
         for cluster_id, observed in zip(ids, found, strict=True):
             if isinstance(observed, ObservedWorkspace):
                 return cluster_id
@@ -128,18 +154,19 @@ class ClusterRegistry:
     async def place(self, environment: Environment) -> str:
         """The cluster for an environment that has none. Raises WorkspaceRejectedError or RuntimeUnavailableError."""
         clusters = self.clusters
+        contenders = domain.contenders(clusters, environment.region)
         load = {}
-        if len(clusters) > 1 or any(cluster.capacity is not None for cluster in clusters):
-            counts = await asyncio.gather(*(self._environments.count(cluster.id) for cluster in clusters))
-            load = {cluster.id: count for cluster, count in zip(clusters, counts, strict=True)}
+        if len(contenders) > 1 or any(cluster.capacity is not None for cluster in contenders):
+            counts = await asyncio.gather(*(self._environments.count(cluster.id) for cluster in contenders))
+            load = {cluster.id: count for cluster, count in zip(contenders, counts, strict=True)}
         return domain.place(clusters, environment.region, load).id
 
-    async def check(self, cluster: Cluster) -> Cluster:
-        """Ask the cluster and keep what comes of it; the cluster as it is then."""
-        result = await self._ask(cluster.id)
+    async def check(self, cluster: Cluster) -> CheckResult:
+        """Ask the cluster and keep what comes of it; what it answered."""
+        result = await self.ask(cluster.id)
         change = domain.checked(cluster, result, self._clock())
         if change.cluster == cluster or not await self._save(change):
-            return await self._store.find(cluster.id) or cluster
+            return result
         if change.event is not None:
             is_well = change.cluster.health is ClusterHealth.HEALTHY
             tell = log.info if is_well else log.warning
@@ -147,19 +174,26 @@ class ClusterRegistry:
             if is_well:
                 self._fleet.resume(cluster.id)
                 await self._environments.wake(cluster.id, self._clock())
-        return change.cluster
+        return result
 
-    async def _ask(self, cluster_id: str) -> CheckResult:
+    async def ask(self, cluster_id: str) -> CheckResult:
+        """Whether it answers right now; nothing is kept."""
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT_S):
+            if cluster_id in self._unusable:
+                raise self._unusable[cluster_id]
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 return CheckResult(await self._fleet.check(cluster_id))
         except TimeoutError:
-            return CheckResult(None, "ClusterUnreachable", f"It gave no answer within {CHECK_TIMEOUT_S:.0f} s.")
+            return CheckResult(None, "ClusterUnreachable", f"It gave no answer within {ANSWER_TIMEOUT_S:.0f} s.")
         except DriverError as error:
             return CheckResult(None, error.reason, str(error))
         except Exception as error:
             log.exception("unexpected error while checking a cluster", cluster=cluster_id)
             return CheckResult(None, "ClusterUnreachable", f"It could not be asked: {error}")
+
+    async def _inspect(self, ref: WorkspaceRef) -> ObservedWorkspace | None:
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            return await self._fleet.inspect(ref)
 
     def _maker(self, cluster: Cluster) -> Callable[[], WorkspaceRuntime]:
         return lambda: self._make_driver(cluster.id, cluster.connection_sealed)
@@ -198,6 +232,8 @@ class ClusterWatch:
         await self._registry.refresh()
         await asyncio.gather(*(self._registry.check(cluster) for cluster in self._registry.clusters))
         await self._registry.refresh()
+        # The dispatcher has not begun, and will watch them all.
+        self._registry.news()
         self._prepared = True
 
     def start(self) -> None:
@@ -215,7 +251,8 @@ class ClusterWatch:
 
     async def refresh(self) -> None:
         """Take over what others have changed."""
-        for cluster_id in await self._registry.refresh():
+        await self._registry.refresh()
+        for cluster_id in self._registry.news():
             await self._dispatcher.follow(cluster_id)
 
     async def check(self) -> None:

@@ -152,14 +152,14 @@ class MemoryStore:
         environments = [record.environment for record in self.records.values()]
         return sum(found.cluster == cluster_id and found.reported.said is not Said.DELETED for found in environments)
 
-    async def wake(self, cluster_id: str, now: datetime) -> int:
-        ids = await self.living(cluster_id)
-        for record in (self.records[key] for key in ids):
+    async def wake(self, cluster_id: str | None, now: datetime) -> int:
+        records = [each for each in self.records.values() if each.due_at and each.environment.cluster == cluster_id]
+        for record in records:
             record.due_at = now
             progress = record.environment.progress
             if progress is not None and progress.retry_at is not None and progress.retry_at > now:
                 record.environment = replace(record.environment, progress=replace(progress, retry_at=now))
-        return len(ids)
+        return len(records)
 
     async def buried(self, environment_ids: Sequence[str]) -> dict[str, bool]:
         return {key: self.records[key].environment.is_buried for key in environment_ids if key in self.records}
