@@ -28,6 +28,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fault-every", type=float, default=2.0, metavar="SECONDS", help="0: no faults")
     parser.add_argument("--only", default="", metavar="REGEX", help="kinds of faults, e.g. 'kill -9' or 'nats|redis'")
     parser.add_argument("--handler-errors", type=float, default=0.03, metavar="SHARE", help="of deliveries, 0 to 1")
+    parser.add_argument("--runtime", choices=("local", "kubernetes"), default="local", help="what runs the workspaces")
+    parser.add_argument("--api-errors", type=float, default=0.03, metavar="SHARE", help="of the cluster's answers")
+    parser.add_argument("--api-latency", type=float, default=0.02, metavar="SECONDS", help="at most, of each answer")
     parser.add_argument("--no-poison", action="store_true", help="publish nothing that nobody can handle")
     parser.add_argument("--replicas", type=int, default=2, help="of each service")
     parser.add_argument("--seed", type=int, default=None, help="of an earlier run, to have the same faults again")
@@ -79,19 +82,19 @@ def main() -> int:
         given.replicas,
         with_poison=not given.no_poison,
         only=given.only,
+        runtime=given.runtime,
+        api_errors=given.api_errors,
+        api_latency_s=given.api_latency,
     )
     data_dir = given.data_dir or Path(tempfile.mkdtemp(prefix="devpocket-chaos-")) / "data"
-    stack = started(data_dir, options)
     try:
-        stack.up()
-        console.print(f"the stack runs at {stack.url}, its data is in {data_dir}")
-        outcome = asyncio.run(Run(stack, options, partial(console.print, soft_wrap=True))())
-        show(console, outcome)
+        with started(data_dir, options) as (stack, ground):
+            console.print(f"the stack runs at {stack.url}, its data is in {data_dir}")
+            outcome = asyncio.run(Run(stack, ground, options, partial(console.print, soft_wrap=True))())
+            show(console, outcome)
     except BaseException:
         console.print(f"the logs are in {data_dir}")
         raise
-    finally:
-        stack.down()
     if outcome.violations or given.keep:
         console.print(f"logs, streams and databases are in {data_dir}")
     else:

@@ -1,15 +1,13 @@
-"""What is there when the run is over: both streams, all databases, the runtime's folders, the sandboxes."""
+"""What is there when the run is over: both streams, all databases, and what the runtime has left and still runs."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import nats
@@ -21,7 +19,7 @@ from libs.common.contracts.events import Event, UnknownEventError
 from libs.common.messaging.dead_letter import CONSUMER, ERROR_MESSAGE, ERROR_TYPE, ORIGINAL_SEQUENCE
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
 from libs.common.messaging.subscriptions import MalformedEventError, decoded
-from tests.chaos import sandboxes
+from tests.chaos.ground import Ground, Thing
 from tests.chaos.stack import SERVICE_NAMES
 
 Document = dict[str, Any]
@@ -75,7 +73,7 @@ class Consumer:
 
 @dataclass(frozen=True)
 class Evidence:
-    """`databases` by service and collection. `folders` of the runtime by name: whose things are in them.
+    """`databases` by service and collection. `things`: what the runtime has of environments.
 
     `sandboxes`: pids by environment id, one for each sandbox.
     """
@@ -84,7 +82,7 @@ class Evidence:
     dead: list[DeadLetter] = field(default_factory=list)
     consumers: list[Consumer] = field(default_factory=list)
     databases: Mapping[str, Mapping[str, list[Document]]] = field(default_factory=dict)
-    folders: Mapping[str, list[str]] = field(default_factory=dict)
+    things: list[Thing] = field(default_factory=list)
     sandboxes: Mapping[str, list[int]] = field(default_factory=dict)
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -130,9 +128,8 @@ def _grouped(messages: list[Message], key: Callable[[Event], str]) -> dict[str, 
     return groups
 
 
-async def gather(settings: Mapping[str, str], *, with_streams: bool = True) -> Evidence:
+async def gather(settings: Mapping[str, str], ground: Ground, *, with_streams: bool = True) -> Evidence:
     """Look at everything; `settings` are those of the stack. Without the streams it is quick."""
-    runtime = Path(settings["LOCAL_RUNTIME_DIR"])
     client = await nats.connect(settings["NATS_URL"])
     try:
         js = client.jetstream()
@@ -141,13 +138,13 @@ async def gather(settings: Mapping[str, str], *, with_streams: bool = True) -> E
         consumers = await durable_consumers(js)
     finally:
         await client.close()
-    alive = await asyncio.to_thread(sandboxes.living, runtime)
+    alive = await asyncio.to_thread(ground.living)
     return Evidence(
         stream=stream,
         dead=dead,
         consumers=consumers,
         databases=await asyncio.to_thread(_databases, settings),
-        folders={name: _names(runtime / name) for name in ("workspaces", "state", "trash", "locks", "uids")},
+        things=await ground.things(),
         sandboxes={key: sorted(namespaces.values()) for key, namespaces in alive.items()},
     )
 
@@ -198,9 +195,3 @@ def _databases(settings: Mapping[str, str]) -> dict[str, dict[str, list[Document
             service: {name: list(database[name].find()) for name in database.list_collection_names()}
             for service, database in databases.items()
         }
-
-
-def _names(folder: Path) -> list[str]:
-    """What is in it, by environment: a link tells by its target whose it is."""
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [os.readlink(entry) if entry.is_symlink() else entry.name for entry in entries]

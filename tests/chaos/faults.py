@@ -8,11 +8,13 @@ import random
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from libs.cli.stack.processes import ProcessIdentity, send
 from libs.cli.stack.state import ProcessRecord
+from tests.chaos.ground import Act, Dish, MissedError
 from tests.chaos.stack import INFRASTRUCTURE_NAMES
 
 KILL, TERMINATE, PAUSE = signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP
@@ -43,7 +45,8 @@ class Fault:
 class Menu:
     """What can happen. `lease_s` is the orchestrator's: some of its pauses last longer. `long`: also very long ones.
 
-    `only`: a regular expression for the kinds that are wanted, for those who look for a cause.
+    `only`: a regular expression for the kinds that are wanted, for those who look for a cause. `more`: what can befall
+    what holds the workspaces.
     """
 
     services: Sequence[str]
@@ -51,8 +54,9 @@ class Menu:
     lease_s: float = 6.0
     long: bool = True
     only: str = ""
+    more: Sequence[Dish] = ()
 
-    def schedule(self, seed: int) -> Iterator[Fault]:
+    def schedule(self, seed: int) -> Iterator[Fault | Act]:
         """Faults without end, always the same for the same seed."""
         choose = random.Random(f"{seed}:faults")
         makers, weights = zip(*self._dishes(), strict=True)
@@ -62,11 +66,11 @@ class Menu:
             if re.search(self.only, fault.kind):
                 yield fault
 
-    def _dishes(self) -> list[tuple[Callable[[random.Random], Fault], float]]:
+    def _dishes(self) -> list[tuple[Callable[[random.Random], Fault | Act], float]]:
         services, infrastructure = list(self.services), list(self.infrastructure)
         orchestrators = [name for name in services if name.startswith("orchestrator")]
         past_lease = (self.lease_s + 1.0, self.lease_s + 4.0)
-        dishes: list[tuple[Callable[[random.Random], Fault], float]] = [
+        dishes: list[tuple[Callable[[random.Random], Fault | Act], float]] = [
             (lambda choose: Fault(choose.choice(services), KILL), 8),
             (lambda choose: Fault(choose.choice(services), TERMINATE), 2),
             (lambda choose: Fault(choose.choice(services), PAUSE, choose.uniform(*_SHORT_PAUSES_S)), 5),
@@ -78,43 +82,65 @@ class Menu:
             dishes.append((lambda choose: Fault(choose.choice(orchestrators), PAUSE, choose.uniform(*past_lease)), 1))
         if self.long:
             dishes.append((lambda choose: Fault(choose.choice(services), PAUSE, choose.uniform(*_LONG_PAUSES_S)), 0.5))
-        return dishes
+        return [*dishes, *self.more]
 
 
 class Saboteur:
     """Does one fault every `every_s` seconds until it is stopped. `processes` tells who runs where right now.
 
-    `note` hears of each fault as it happens.
+    `note` hears of each fault as it happens. `errors`: what went wrong in doing it, which is a bug of ours.
     """
 
     def __init__(
         self,
-        schedule: Iterator[Fault],
+        schedule: Iterator[Fault | Act],
         processes: Callable[[], dict[str, ProcessRecord]],
         note: Callable[[str], None],
         *,
         every_s: float,
     ) -> None:
         self.done: Counter[str] = Counter()
+        self.errors: list[Exception] = []
         self._schedule = schedule
         self._processes = processes
         self._note = note
         self._every_s = every_s
         self._paused: dict[int, ProcessIdentity] = {}
-        self._resuming: set[asyncio.Task[None]] = set()
+        self._going_on: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until cancelled; whoever is paused then goes on at once."""
+        """Until cancelled; what goes on then is over at once."""
         try:
             for fault in self._schedule:
                 await asyncio.sleep(self._every_s)
-                self._do(fault)
+                if isinstance(fault, Act):
+                    self._in_background(self._befall(fault))
+                else:
+                    self._do(fault)
         finally:
-            for task in self._resuming:
+            for task in self._going_on:
                 task.cancel()
-            await asyncio.gather(*self._resuming, return_exceptions=True)
+            await asyncio.gather(*self._going_on, return_exceptions=True)
             for identity in self._paused.values():
                 send(identity, signal.SIGCONT)
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._going_on.add(task)
+        task.add_done_callback(self._going_on.discard)
+
+    async def _befall(self, act: Act) -> None:
+        try:
+            await act.do(act, partial(self._begun, act))
+        except MissedError:
+            self.done["missed"] += 1
+        except Exception as error:
+            self._note(f"{act} went wrong: {error!r}")
+            self.errors.append(error)
+
+    def _begun(self, act: Act, what: str) -> None:
+        self.done[act.kind] += 1
+        self._note(f"{act} {what}".strip())
 
     def _do(self, fault: Fault) -> None:
         record = self._processes().get(fault.target)
@@ -126,9 +152,7 @@ class Saboteur:
         self._note(str(fault))
         if fault.signal is PAUSE:
             self._paused[record.identity.pid] = record.identity
-            task = asyncio.create_task(self._resume(record.identity, fault.pause_s))
-            self._resuming.add(task)
-            task.add_done_callback(self._resuming.discard)
+            self._in_background(self._resume(record.identity, fault.pause_s))
 
     async def _resume(self, identity: ProcessIdentity, after_s: float) -> None:
         await asyncio.sleep(after_s)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 
 from services.envs.domain import CREATING, RESTARTING, STARTING, STOPPING, TERMINATING
 from tests.chaos.evidence import Evidence, gather
+from tests.chaos.ground import Ground
 
 # A delivery that was lost comes again after 30 s, one that failed after at most 60 s, and either may happen twice.
 REST_WITHIN_S = 240.0
@@ -33,6 +34,7 @@ def unrest(evidence: Evidence) -> list[str]:
     if moving:
         found.append(f"{len(moving)} environments between two states, e.g. {moving[0]}")
     found += [f"{key} {what}" for key, what in _unfinished_work(evidence)]
+    found += [f"{thing.kind} {thing.name} is on its way out" for thing in evidence.things if thing.ending]
     sessions = evidence.documents("terminal", "sessions").values()
     if any(session["state"] == "open" for session in sessions):
         found.append("terminal sessions are open")
@@ -52,7 +54,7 @@ def _unfinished_work(evidence: Evidence) -> list[tuple[str, str]]:
 
 
 async def until_rest(
-    settings: Mapping[str, str], not_running: Callable[[], list[str]], tell: Callable[[str], None]
+    settings: Mapping[str, str], ground: Ground, not_running: Callable[[], list[str]], tell: Callable[[str], None]
 ) -> list[str]:
     """Until nothing moves; what still does when the time is over. `tell` hears of what is waited for."""
     deadline = time.monotonic() + REST_WITHIN_S
@@ -60,7 +62,7 @@ async def until_rest(
     while True:
         moving = [f"{name} is not up" for name in not_running()]
         try:
-            moving = moving or unrest(await gather(settings, with_streams=False))
+            moving = moving or unrest(await gather(settings, ground, with_streams=False))
         except Exception as error:
             moving.append(f"the servers cannot be asked: {error!r}")
         if not moving or time.monotonic() > deadline:

@@ -5,22 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
-from tests.chaos import sandboxes
 from tests.chaos.checks import violations
 from tests.chaos.client import GaveUpError
+from tests.chaos.cluster import Cluster
+from tests.chaos.cluster_faults import Weather
 from tests.chaos.drift import Replay, drift, replays
 from tests.chaos.evidence import Evidence, gather
 from tests.chaos.faults import Menu, Saboteur
+from tests.chaos.ground import Ground, watch
 from tests.chaos.handler_faults import counted
 from tests.chaos.ledger import LOST, STUCK, Ledger, Violation
 from tests.chaos.poison import Poisoner
 from tests.chaos.rest import until_rest
+from tests.chaos.sandboxes import Sandboxes
 from tests.chaos.stack import ChaosStack
 from tests.chaos.user import User
 
@@ -32,7 +37,11 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to run. `fault_every_s` 0 leaves the stack in peace; `handler_errors` is a share of all deliveries."""
+    """What to run. `fault_every_s` 0 leaves the stack in peace; `handler_errors` is a share of all deliveries.
+
+    `runtime` is local or kubernetes; `api_errors` is a share of all calls of the latter's API, whose answers come up to
+    `api_latency_s` later.
+    """
 
     seed: int
     lifecycles: int = 500
@@ -43,6 +52,9 @@ class Options:
     with_poison: bool = True
     long_pauses: bool = True
     only: str = ""
+    runtime: str = "local"
+    api_errors: float = 0.03
+    api_latency_s: float = 0.02
 
 
 @dataclass(slots=True)
@@ -59,17 +71,21 @@ class Outcome:
 
 
 class Run:
-    """One run on a stack that was started for it."""
+    """One run on a stack that was started for it, on its ground."""
 
-    def __init__(self, stack: ChaosStack, options: Options, tell: Tell) -> None:
+    def __init__(self, stack: ChaosStack, ground: Ground, options: Options, tell: Tell) -> None:
         self._stack = stack
+        self._ground = ground
         self._options = options
         self._tell = tell
         self._ledger = Ledger()
         self._began = time.monotonic()
         self._seconds: dict[str, float] = {}
         self._replays: list[Replay] = []
-        menu = Menu(stack.replicas(), lease_s=_LEASE_S, long=options.long_pauses, only=options.only)
+        self._faults: Counter[str] = Counter()
+        menu = Menu(
+            stack.replicas(), lease_s=_LEASE_S, long=options.long_pauses, only=options.only, more=ground.dishes()
+        )
         schedule = menu.schedule(options.seed)
         self._saboteur = Saboteur(schedule, stack.processes, stack.note, every_s=options.fault_every_s)
 
@@ -81,12 +97,15 @@ class Run:
             for number in range(self._options.users)
         ]
         await asyncio.gather(*(user.register() for user in users))
-        await self._timed("under faults", self._disturbed(users, settings["NATS_URL"]))
+        async with self._ground.weather(self._faults):
+            await self._timed("under faults", self._disturbed(users, settings["NATS_URL"]))
+        if self._saboteur.errors:
+            raise ExceptionGroup("faults that could not be done", self._saboteur.errors)
         await self._timed("coming to rest", self._rest())
-        evidence = await gather(settings)
+        evidence = await gather(settings, self._ground)
         await self._timed("replaying", self._replay())
         found = [*violations(evidence, self._ledger), *drift(self._replays, self._ledger)]
-        done, failures = dict(self._saboteur.done), counted(self._stack.notes)
+        done, failures = dict(self._saboteur.done + self._faults), counted(self._stack.notes)
         return Outcome(self._ledger, evidence, found, done, failures, self._replays, self._seconds)
 
     def _chooser(self, whose: str) -> random.Random:
@@ -102,7 +121,7 @@ class Run:
         poisoner = Poisoner(nats_url, self._chooser("poison"), self._ledger, lambda: list(self._ledger.lives))
         poisoning = asyncio.create_task(poisoner.run()) if self._options.with_poison else None
         disturbing = [asyncio.create_task(self._progress())]
-        disturbing.append(asyncio.create_task(sandboxes.watch(self._stack.paths.runtime, self._ledger)))
+        disturbing.append(asyncio.create_task(watch(self._ground, self._ledger)))
         if self._options.fault_every_s > 0:
             disturbing.append(asyncio.create_task(self._saboteur.run()))
         try:
@@ -138,7 +157,7 @@ class Run:
             )
 
     async def _rest(self) -> None:
-        await until_rest(self._stack.stack.environment, self._stack.not_running, self._tell)
+        await until_rest(self._stack.stack.environment, self._ground, self._stack.not_running, self._tell)
         async with httpx.AsyncClient(base_url=self._stack.url, timeout=30.0) as http:
             for token in self._ledger.dead_tokens:
                 for path in ("/api/v1/auth/me", "/api/v1/environments"):
@@ -151,11 +170,30 @@ class Run:
         self._replays += await replays(self._stack.paths.root)
 
 
-def started(data_dir: Path, options: Options) -> ChaosStack:
-    """A stack for a run, not yet up."""
-    settings = {
-        "CHAOS_SEED": str(options.seed),
-        "CHAOS_HANDLER_ERRORS": str(options.handler_errors),
-        "LEASE_SECONDS": str(_LEASE_S),
-    }
-    return ChaosStack(data_dir, replicas=options.replicas, settings=settings)
+@contextmanager
+def started(data_dir: Path, options: Options) -> Iterator[tuple[ChaosStack, Ground]]:
+    """A stack for a run, and what it stands on; both are gone at the end. Raises RuntimeError."""
+    ground = _ground(data_dir, options)
+    ground.start()
+    try:
+        settings = {
+            "CHAOS_SEED": str(options.seed),
+            "CHAOS_HANDLER_ERRORS": str(options.handler_errors),
+            "LEASE_SECONDS": str(_LEASE_S),
+            **ground.settings,
+        }
+        stack = ChaosStack(data_dir, replicas=options.replicas, settings=settings)
+        try:
+            stack.up()
+            yield stack, ground
+        finally:
+            stack.down()
+    finally:
+        ground.stop()
+
+
+def _ground(data_dir: Path, options: Options) -> Ground:
+    if options.runtime == "local":
+        return Sandboxes(data_dir)
+    weather = Weather(options.seed, options.api_errors, options.api_latency_s)
+    return Cluster(data_dir / "cluster", weather, users=options.users)

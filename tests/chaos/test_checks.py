@@ -10,6 +10,7 @@ import pytest
 from libs.common.clock import utc_now
 from tests.chaos.drift import Replay, drift
 from tests.chaos.evidence import Consumer, DeadLetter, Message
+from tests.chaos.ground import Thing
 from tests.chaos.ledger import ANSWER, DOUBLED, DRIFT, LEASE, LETTER, LOST, ORPHAN, STUCK, Ledger, Poison
 from tests.chaos.world import World
 
@@ -160,11 +161,27 @@ def _no_sandbox(world: World) -> None:
 
 
 def _volume_left(world: World) -> None:
-    world.folders["workspaces"].append("gone")
+    world.things.append(Thing("persistentvolumeclaims", "ws-gone", "gone"))
 
 
 def _rubbish_left(world: World) -> None:
-    world.folders["trash"].append("alive.0badcafe")
+    world.things.append(Thing("trash", "alive.0badcafe", "alive", ending=True))
+
+
+def _nobodys_secret_left(world: World) -> None:
+    world.things.append(Thing("secrets", "ws-x", "?"))
+
+
+def _namespace_left(world: World) -> None:
+    world.things.append(Thing("namespaces", "namespaces/other", "other"))
+
+
+def _two_pods(world: World) -> None:
+    world.things.append(Thing("pods", "elsewhere/alive", "alive"))
+
+
+def _removal_without_end(world: World) -> None:
+    world.things.append(Thing("namespaces", "namespaces/other", "other", ending=True))
 
 
 def _poison_not_buried(world: World) -> None:
@@ -222,6 +239,10 @@ def _noticed_on_the_way(world: World) -> None:
         (_no_sandbox, LOST, "alive"),
         (_volume_left, ORPHAN, "gone"),
         (_rubbish_left, ORPHAN, "alive"),
+        (_nobodys_secret_left, ORPHAN, "?"),
+        (_namespace_left, ORPHAN, "other"),
+        (_two_pods, DOUBLED, "alive"),
+        (_removal_without_end, STUCK, "-"),
         (_poison_not_buried, LETTER, "alive"),
         (_poison_buried_twice, LETTER, "alive"),
         (_healthy_event_buried, LETTER, "user"),

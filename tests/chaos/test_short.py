@@ -1,33 +1,45 @@
-"""The short form of `make chaos`."""
+"""The short form of `make chaos`, on either runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.chaos import sandboxes
 from tests.chaos.run import Options, Run, started
 
-_OPTIONS = Options(seed=559, lifecycles=20, users=10, fault_every_s=1.5, handler_errors=0.05, long_pauses=False)
+_LOCAL = Options(seed=559, lifecycles=20, users=10, fault_every_s=1.5, handler_errors=0.05, long_pauses=False)
+_KUBERNETES = Options(
+    seed=1888,
+    lifecycles=14,
+    users=7,
+    fault_every_s=1.0,
+    handler_errors=0.05,
+    long_pauses=False,
+    runtime="kubernetes",
+)
+_HURT: Mapping[str, set[str]] = {
+    "local": {"pause envs", "terminate nats", "kill -9 orchestrator", "kill -9 terminal"},
+    "kubernetes": {
+        *("pod deleted", "node lost", "api away", "history compacted", "watches dropped", "kill -9 orchestrator"),
+    },
+}
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(400)
-async def test_nothing_is_lost_doubled_or_stuck_while_processes_die(tmp_path: Path) -> None:
-    stack = started(tmp_path / "data", _OPTIONS)
+@pytest.mark.parametrize("options", [_LOCAL, _KUBERNETES], ids=lambda options: options.runtime)
+async def test_nothing_is_lost_doubled_or_stuck_while_processes_die(tmp_path: Path, options: Options) -> None:
     said: list[str] = []
-    try:
-        stack.up()
-        outcome = await Run(stack, _OPTIONS, said.append)()
-    finally:
-        stack.down()
+    with started(tmp_path / "data", options) as (stack, ground):
+        outcome = await Run(stack, ground, options, said.append)()
     assert outcome.violations == [], "\n".join(map(str, (*said, *outcome.violations)))
-    assert sandboxes.living(stack.paths.runtime) == {}
+    assert ground.living() == {}
     ledger = outcome.ledger
-    assert (ledger.counts["finished"], len(ledger.lives)) == (_OPTIONS.lifecycles, _OPTIONS.lifecycles)
+    assert (ledger.counts["finished"], len(ledger.lives)) == (options.lifecycles, options.lifecycles)
     # The run was not a walk in the park.
-    assert {"pause envs", "terminate nats", "kill -9 orchestrator", "kill -9 terminal"} <= set(outcome.faults)
+    assert set(outcome.faults) >= _HURT[options.runtime]
     assert min(outcome.handler_failures.values()) > 0
     assert ledger.poison
     assert sum(replay.handled for replay in outcome.replays) > 100

@@ -10,6 +10,7 @@ from libs.common.contracts.events import Event
 from libs.common.ids import new_id
 from tests.chaos.checks import violations
 from tests.chaos.evidence import Consumer, DeadLetter, Evidence, Message
+from tests.chaos.ground import Thing
 from tests.chaos.ledger import CREATE, DELETE, START, STOP, UPDATE, Accepted, Ledger, Life, Poison
 
 _CONSUMERS = (
@@ -32,12 +33,8 @@ class World:
         }
         self.dead: list[DeadLetter] = []
         self.consumers = [Consumer(name, subject, 0, 0) for name, subject in _CONSUMERS]
-        self.folders: dict[str, list[str]] = {
-            "workspaces": ["alive"],
-            "state": ["alive"],
-            "locks": ["alive"],
-            "trash": [],
-        }
+        self.things = [Thing(kind, f"{kind}/alive", "alive") for kind in ("workspaces", "state", "pods")]
+        self.things.append(Thing("namespaces", "namespaces/user", "user"))
         self.sandboxes: dict[str, list[int]] = {"alive": [4711]}
         self._user()
         self._alive()
@@ -120,7 +117,7 @@ class World:
         self, key: str, desired: str, status: str, *, generation: int, version: int, description: str
     ) -> None:
         """What the services hold when they have heard everything."""
-        known = {"_id": key, "desired": desired, "generation": generation, "name": key}
+        known = {"_id": key, "user_id": "user", "desired": desired, "generation": generation, "name": key}
         self.databases["envs"]["environments"].append(
             {**known, "status": status, "version": version, "description": description, "pending_events": []}
         )
@@ -185,5 +182,5 @@ class World:
     def evidence(self) -> Evidence:
         """What an inspection finds."""
         return Evidence(
-            self.messages, self.dead, self.consumers, self.databases, self.folders, self.sandboxes, utc_now()
+            self.messages, self.dead, self.consumers, self.databases, self.things, self.sandboxes, utc_now()
         )

@@ -1,7 +1,8 @@
-"""What may be left on the machine: one sandbox for each environment that runs, one volume for each that exists."""
+"""What may be left: one sandbox for each environment that runs, and the things of those that exist."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from tests.chaos.evidence import Evidence
@@ -9,7 +10,7 @@ from tests.chaos.ledger import DOUBLED, LOST, ORPHAN, Ledger, Violation
 
 
 def remains(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
-    """Processes and folders against the environments in the database of envs."""
+    """Processes and folders or objects against the environments in the database of envs."""
     environments = evidence.documents("envs", "environments")
     existing = {key for key, document in environments.items() if document["status"] != "terminated"}
     running = {key for key in existing if environments[key]["status"] == "running"}
@@ -20,9 +21,11 @@ def remains(evidence: Evidence, ledger: Ledger) -> Iterator[Violation]:
             yield Violation(DOUBLED, environment_id, f"has {len(pids)} sandboxes: {pids}")
     for environment_id in running - set(evidence.sandboxes):
         yield Violation(LOST, environment_id, "should run and has no sandbox")
-    for folder, names in evidence.folders.items():
-        for name in names:
-            # Volumes on their way out carry a random ending.
-            environment_id = name.partition(".")[0]
-            if environment_id not in existing or folder == "trash":
-                yield Violation(ORPHAN, environment_id, f"{folder}/{name} is left of it")
+    # A user's namespace goes with the user's last environment.
+    owners = existing | {environments[key]["user_id"] for key in existing}
+    for thing in evidence.things:
+        if thing.owner not in owners or thing.ending:
+            yield Violation(ORPHAN, thing.owner, f"{thing.kind} {thing.name} is left of it")
+    for environment_id, number in Counter(thing.owner for thing in evidence.things if thing.kind == "pods").items():
+        if number > 1:
+            yield Violation(DOUBLED, environment_id, f"has {number} pods")
