@@ -38,7 +38,7 @@ format: bootstrap ## Format the code, fix what can be fixed
 bench: bootstrap ## Measure create-to-running, requests per second, terminal echo and flood
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
-chaos: bootstrap ## Kill, pause and restart processes under 500 lifecycles, then look for anything lost or doubled (--seed N)
+chaos: bootstrap ## Kill, pause and restart processes under 500 lifecycles, then look for anything lost (--seed N, --runtime kubernetes)
 	@exec $(BIN)/python -m tests.chaos $(ARGS)
 
 contracts: bootstrap ## Write docs/openapi.json and docs/asyncapi.json from the code

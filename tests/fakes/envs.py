@@ -35,6 +35,8 @@ class FakeEnvironments:
             thief = self.thefts.pop(0)
             self.found[thief.id] = thief
         self._refuse_taken(environment)
+        if environment.id in self.found:
+            raise TakenError
         self.found[environment.id] = environment
         self.events += events
 

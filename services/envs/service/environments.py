@@ -90,7 +90,9 @@ class EnvironmentService:
             try:
                 await self._store.insert(environment, [event])
             except TakenError:
-                continue
+                # A write that was repeated after a lost answer is refused by its own first half.
+                if await self._store.get(environment.id) is None:
+                    continue
             return environment
         raise EditConflictError
 

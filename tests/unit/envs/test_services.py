@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from libs.common.contracts.environments import EnvironmentStatus as Status
 from libs.common.contracts.events import (
     EnvironmentCreated,
     EnvironmentRestartRequested,
+    Event,
     RuntimeLost,
     RuntimeRunning,
     UserPlanChanged,
@@ -19,7 +21,7 @@ from libs.common.contracts.events import (
 from libs.common.contracts.identity import Plan
 from libs.common.contracts.telemetry import UsageSample
 from libs.common.errors import TemporaryError
-from services.envs.entities import Command
+from services.envs.entities import Command, Environment
 from services.envs.errors import (
     AccountInactiveError,
     DuplicateNameError,
@@ -106,6 +108,20 @@ class TestCreate:
             taken.append(Place(free_slot(Plan.PRO, REQUEST.name, taken), f"thief-{number}"))
         store.thefts = [an_environment(id=f"{p.slot}" * 32, name=p.name, slot=p.slot) for p in taken]
         assert (await service.create(a_principal(), REQUEST)).slot == free_slot(Plan.PRO, REQUEST.name, taken)
+
+    async def test_a_write_that_was_repeated_on_the_way_is_no_duplicate(
+        self, service: EnvironmentService, store: FakeEnvironments, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        insert = store.insert
+
+        async def insert_twice(environment: Environment, events: Sequence[Event]) -> None:
+            await insert(environment, events)
+            await insert(environment, events)
+
+        monkeypatch.setattr(store, "insert", insert_twice)
+        environment = await service.create(a_principal(), REQUEST)
+        assert list(store.found) == [environment.id]
+        assert len(store.events) == 1
 
     async def test_a_lost_race_for_the_last_slot_is_over_quota(
         self, service: EnvironmentService, store: FakeEnvironments
