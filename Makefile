@@ -22,7 +22,7 @@ demo: bootstrap ## Run the main job as a script: register, create, type, stop, s
 	@exec $(BIN)/devpocket demo $(ARGS)
 
 test: bootstrap lint ## Run everything: lint, types, architecture, unit, integration, e2e
-	@exec $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: bootstrap ## Check style, types, import rules and contracts
 	@$(BIN)/ruff check .

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from functools import partial
@@ -70,6 +71,8 @@ def show(console: Console, outcome: Outcome) -> None:
 def main() -> int:
     """Exit code 1 when anything was lost, doubled, stuck, or different after a replay."""
     given = parse()
+    # Ends what was started, as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(highlight=False)
     seed = given.seed if given.seed is not None else secrets.randbelow(1_000_000)
     console.print(f"seed {seed}: again with --seed {seed}")

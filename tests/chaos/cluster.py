@@ -117,7 +117,7 @@ class Cluster:
 
     def _environment_of(self, process: Path) -> str | None:
         """By what its container was started with, if its /workspace is one of this cluster's volumes."""
-        if f"/{self._ending}/volumes/" not in (namespaces.mounted_at(process, "/workspace") or ""):
+        if namespaces.below(namespaces.mounted_at(process, "/workspace"), self._folder / "volumes") is None:
             return None
         try:
             variables = (process / "environ").read_bytes().split(b"\0")
@@ -127,12 +127,8 @@ class Cluster:
         return next((item.removeprefix(prefix).decode() for item in variables if item.startswith(prefix)), None)
 
     def _pod_of(self, pid: int) -> str:
-        source = namespaces.mounted_at(Path(f"/proc/{pid}"), "/etc/hostname") or ""
-        return source.partition(f"/{self._ending}/pods/")[2].split("/")[0]
-
-    @property
-    def _ending(self) -> str:
-        return "/".join(self._folder.parts[-3:])
+        path = namespaces.below(namespaces.mounted_at(Path(f"/proc/{pid}"), "/etc/hostname"), self._folder / "pods")
+        return (path or "").split("/")[0]
 
 
 def _thing(kind: str, item: Obj, where: str, name: str) -> Thing:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 _PROC = Path("/proc")
+# So many last parts of a folder's path tell it from others.
+_TELLING = 3
 
 Living = dict[str, dict[str, int]]
 """By environment: its process-id namespaces, each with one of its pids."""
@@ -42,7 +44,7 @@ def twice(look: Callable[[], Living]) -> dict[str, list[int]]:
 
 
 def mounted_at(process: Path, target: str) -> str | None:
-    """What a process sees at `target`: the path within its file system, which ends like ours whatever that is."""
+    """What a process sees at `target`: the path within its file system."""
     try:
         for line in (process / "mountinfo").read_text().splitlines():
             _, _, _, source, place, *_ = line.split()
@@ -50,6 +52,17 @@ def mounted_at(process: Path, target: str) -> str | None:
                 return source
     except (OSError, ValueError):
         return None
+    return None
+
+
+def below(source: str | None, folder: Path) -> str | None:
+    """What comes after `folder` in a path within a file system, wherever that is mounted; None when it is not below."""
+    ours, theirs = folder.parts[1:], tuple((source or "").strip("/").split("/"))
+    for length in range(_TELLING, len(theirs)):
+        common = min(length, len(ours))
+        # One of them may begin higher up.
+        if theirs[length - common : length] == ours[-common:]:
+            return "/".join(theirs[length:])
     return None
 
 

@@ -59,10 +59,8 @@ class Sandboxes:
         ]
 
     def _environment_of(self, process: Path) -> str | None:
-        source = namespaces.mounted_at(process, "/workspace") or ""
-        ending = "/".join(self._runtime.parts[-3:])
-        _, found, rest = source.partition(f"/{ending}/workspaces/")
-        return rest.split("/")[0] if found else None
+        path = namespaces.below(namespaces.mounted_at(process, "/workspace"), self._runtime / "workspaces")
+        return path.split("/")[0] if path else None
 
 
 def _names(folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from libs.cli.stack.paths import StackPaths
+from tests.chaos import namespaces
 from tests.chaos.faults import KILL, PAUSE, Fault, Menu
 from tests.chaos.handler_faults import HandlerFaults
 from tests.chaos.sandboxes import Sandboxes
@@ -50,6 +51,23 @@ def test_handlers_fail_as_often_as_asked_and_not_for_ever(tmp_path: Path) -> Non
     assert {found[0] for found in drawn if found is not None} == {"before", "after"}
     again = [sequence for sequence in hit if faults.draw("envs-runtime", sequence, 2) is not None]
     assert len(again) < len(hit) / 2
+
+
+@pytest.mark.parametrize(
+    ("source", "rest"),
+    [
+        ("/tmp/run1/data/runtime/e1", "e1"),
+        # The file system is mounted at /tmp, or the folder comes from deep inside of it.
+        ("/run1/data/runtime/e1/x", "e1/x"),
+        ("/images/7/tmp/run1/data/runtime/e1", "e1"),
+        ("/tmp/run2/data/runtime/e1", None),
+        ("/tmp/other/run1/data/runtime/e1", None),
+        ("/tmp/run1/data/runtime", None),
+        (None, None),
+    ],
+)
+def test_a_mount_is_known_by_its_end(source: str | None, rest: str | None) -> None:
+    assert namespaces.below(source, Path("/tmp/run1/data/runtime")) == rest
 
 
 @contextmanager

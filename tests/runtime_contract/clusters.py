@@ -19,19 +19,13 @@ from libs.runtime.kubernetes.api import KubeApi
 from libs.runtime.kubernetes.connection import Connection
 from libs.runtime.kubernetes.names import OURS
 from libs.runtime.kubernetes.options import ClusterAccess
+from tests.runtime_contract.workspaces import IMAGE
 
 _KUBECONFIG = os.environ.get("TEST_KUBECONFIG")
 _IN_CONTAINERS = os.environ.get("TEST_BACKEND") == "containers"
 _K3S = os.environ.get("TEST_K3S_IMAGE", "rancher/k3s:v1.34.1-k3s1")
 # From here k3s takes images as it starts.
 _K3S_IMAGES = "/var/lib/rancher/k3s/agent/images"
-
-IMAGE = (
-    os.environ.get("TEST_KUBERNETES_IMAGE", "devpocket/ubuntu:latest")
-    if _KUBECONFIG or _IN_CONTAINERS
-    else "python:3.12"
-)
-"""What every workspace of the contract asks for."""
 
 
 @dataclass(frozen=True, slots=True)

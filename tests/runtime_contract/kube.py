@@ -11,8 +11,9 @@ from libs.runtime.kubernetes.options import ClusterAccess, KubernetesOptions
 from libs.runtime.kubernetes.runtime import KubernetesRuntime
 from tests.fakes.kube import FakeCluster
 from tests.fakes.kube.node.images import Image, workspace_image
-from tests.runtime_contract.clusters import IMAGE, RealCluster
+from tests.runtime_contract.clusters import RealCluster
 from tests.runtime_contract.rights import rules_of
+from tests.runtime_contract.workspaces import IMAGE
 
 _BASE = Path(__file__).parents[2] / "deploy" / "images" / "base" / "devpocket"
 

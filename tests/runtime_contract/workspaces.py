@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +20,12 @@ from libs.runtime.port import (
     WorkspaceRuntime,
     WorkspaceSpec,
 )
-from tests.runtime_contract.clusters import IMAGE
 
 MIB = 1 << 20
+_IS_REAL = bool(os.environ.get("TEST_KUBECONFIG")) or os.environ.get("TEST_BACKEND") == "containers"
+# Here, because this module also runs where nothing but the standard library is installed.
+IMAGE = os.environ.get("TEST_KUBERNETES_IMAGE", "devpocket/ubuntu:latest") if _IS_REAL else "python:3.12"
+"""What every workspace of the contract asks for."""
 
 
 class Driver(WorkspaceRuntime, ExecRuntime, Protocol):

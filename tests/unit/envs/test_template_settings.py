@@ -6,10 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+import structlog
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from services.envs.errors import SettingsNameNoTemplateError
+from services.envs.service import templates
 from services.envs.service.templates import TemplateService
 from services.envs.settings import EnvsSettings
 from tests.fakes.envs import FakeEnvironments, FakeTemplates
@@ -79,6 +81,8 @@ async def test_one_word_is_for_all_that_are_there(monkeypatch: pytest.MonkeyPatc
 async def test_each_change_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     service = a_service(FakeTemplates(), monkeypatch, TEMPLATE_IMAGES="python=py:3,ubuntu=ubuntu:24.04")
     await service.seed()
+    # One that another test has used remembers how logging was set up then.
+    monkeypatch.setattr(templates, "log", structlog.get_logger())
     with capture_logs() as logs:
         await service.apply_settings()
         await service.apply_settings()

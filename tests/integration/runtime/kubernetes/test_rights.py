@@ -17,10 +17,9 @@ from libs.runtime.port import RuntimeUnavailableError, WorkspacePhase
 from tests.fakes.kube import FakeCluster, FaultPlan, Rule
 from tests.fakes.kube.resources import CLAIMS, CONFIG_MAPS, NAMESPACES, PODS, Resource
 from tests.integration.runtime.kubernetes.helpers import IMPATIENT, find, news_of, place
-from tests.runtime_contract.clusters import IMAGE
 from tests.runtime_contract.kube import contract_image, kubernetes_halves
 from tests.runtime_contract.rights import rules_of
-from tests.runtime_contract.workspaces import Driver, Workspaces, collect_logs, make_spec
+from tests.runtime_contract.workspaces import IMAGE, Driver, Workspaces, collect_logs, make_spec
 
 
 async def live(driver: Driver, cluster: FakeCluster) -> None:

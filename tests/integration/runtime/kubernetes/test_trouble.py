@@ -14,9 +14,8 @@ from libs.runtime.port import RuntimeUnavailableError, WorkspacePhase, Workspace
 from tests.fakes.kube import FakeCluster
 from tests.fakes.kube.resources import CLAIMS, PODS
 from tests.integration.runtime.kubernetes.helpers import find, leftovers, news_of, place
-from tests.runtime_contract.clusters import IMAGE
 from tests.runtime_contract.kube import contract_image
-from tests.runtime_contract.workspaces import Workspaces, make_spec
+from tests.runtime_contract.workspaces import IMAGE, Workspaces, make_spec
 
 FAILED, RUNNING = WorkspacePhase.FAILED, WorkspacePhase.RUNNING
 
