@@ -22,6 +22,8 @@ from libs.runtime.port import RuntimeUnavailableError, WorkspaceRejectedError
 # A namespace takes some seconds to go, longer when its volumes do; then the caller is told to try again.
 _GONE_S = 60.0
 RESOURCE = "namespaces"
+# How often others may change a namespace between our look and its deletion.
+_TRIES = 5
 
 
 class Namespaces:
@@ -60,16 +62,26 @@ class Namespaces:
         await self._api.patch(RESOURCE, None, name, {"metadata": {"annotations": {CLAIMED: text}}})
 
     async def delete_if_empty(self, user_id: str) -> bool:
-        """Delete the namespace when no environment is left in it; True when it is on its way out."""
+        """Delete the namespace when no environment is left in it; True when it is on its way out.
+
+        Raises RuntimeUnavailableError when somebody changes it all the time.
+        """
         name = self.name(user_id)
-        found = await self._api.find(RESOURCE, None, name)
-        if found is None or is_terminating(found):
-            return True
-        if (found["metadata"].get("annotations") or {}).get(USER) != user_id:
-            return False
-        records = await self._api.list("configmaps", name, labelSelector=f"{OURS},{PART}=record", limit="1")
-        if records["items"]:
-            return False
+        for _ in range(_TRIES):
+            found = await self._api.find(RESOURCE, None, name)
+            if found is None or is_terminating(found):
+                return True
+            if (found["metadata"].get("annotations") or {}).get(USER) != user_id:
+                return False
+            records = await self._api.list("configmaps", name, labelSelector=f"{OURS},{PART}=record", limit="1")
+            if records["items"]:
+                return False
+            if await self._delete_as_seen(name, found):
+                return True
+            # Whoever changed it may make an environment in it, whose record is seen now, or may be anybody else.
+        raise RuntimeUnavailableError("The user's namespace is being changed all the time.", reason="NamespaceBusy")
+
+    async def _delete_as_seen(self, name: str, found: Object) -> bool:
         seen = {"uid": found["metadata"]["uid"], "resourceVersion": found["metadata"]["resourceVersion"]}
         try:
             await self._api.delete(RESOURCE, None, name, preconditions=seen)

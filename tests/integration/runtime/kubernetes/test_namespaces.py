@@ -6,10 +6,11 @@ import asyncio
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
+from libs.runtime.kubernetes.api import KubeApi
 from libs.runtime.kubernetes.names import namespace_of
 from libs.runtime.kubernetes.options import ClusterAccess, KubernetesOptions
 from libs.runtime.kubernetes.runtime import KubernetesRuntime
@@ -23,7 +24,7 @@ from tests.fakes.kube.resources import (
     QUOTAS,
     SERVICE_ACCOUNTS,
 )
-from tests.integration.runtime.kubernetes.helpers import IMPATIENT, leftovers, of_user, until_namespace_is_gone
+from tests.integration.runtime.kubernetes.helpers import IMPATIENT, leftovers, of_user, place, until_namespace_is_gone
 from tests.runtime_contract.kube import kubernetes_runtime
 from tests.runtime_contract.workspaces import Driver, Workspaces, make_spec
 
@@ -152,3 +153,24 @@ async def test_another_installation_in_the_same_cluster_is_not_seen(
     assert [observed.ref for observed in await runtime.list()] == [ours]
     assert [observed.ref for observed in await neighbour.list()] == [theirs]
     await neighbour.close()
+
+
+async def test_a_namespace_that_others_change_meanwhile_goes_too(
+    runtime: KubernetesRuntime, cluster: FakeCluster, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = await workspaces.start(make_spec())
+    delete = KubeApi.delete
+    meddled: list[str] = []
+
+    async def meddling(self: KubeApi, resource: str, namespace: str | None, name: str, **options: Any) -> bool:
+        if resource == "namespaces" and len(meddled) < 2:
+            meddled.append(name)
+            annotations = {"touched": str(len(meddled))}
+            await self.patch(resource, namespace, name, {"metadata": {"annotations": annotations}})
+        return await delete(self, resource, namespace, name, **options)
+
+    monkeypatch.setattr(KubeApi, "delete", meddling)
+    await runtime.delete(ref)
+    left = cluster.store.get(NAMESPACES, "", place(ref)[0])
+    assert meddled
+    assert left is None or left["metadata"].get("deletionTimestamp")
