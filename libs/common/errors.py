@@ -24,11 +24,13 @@ class DevPocketError(Exception):
 
     Subclasses set `kind` (who has to do something about it) and `code` (stable snake_case, part of the API).
     The message is a sentence for people: it says what is wrong and, where possible, what to do.
-    `headers` are added to the HTTP answer, e.g. `Retry-After`.
+    `headers` are added to the HTTP answer, e.g. `Retry-After`. `field` names the part of the request that was refused,
+    e.g. `body.region`, for errors that a form can show beside it.
     """
 
     kind: ErrorKind = ErrorKind.BAD_REQUEST
     code: str = "bad_request"
+    field: str | None = None
 
     def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)

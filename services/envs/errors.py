@@ -84,6 +84,7 @@ class UnknownRegionError(DevPocketError):
 
     kind = ErrorKind.UNPROCESSABLE
     code = "unknown_region"
+    field = "body.region"
 
     def __init__(self, region: str, known: list[str]) -> None:
         super().__init__(f"Unknown region '{region}'; there are: {', '.join(known)}")

@@ -12,7 +12,6 @@ from libs.common.http.replays import replay_router
 from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
 from services.envs.api import ROUTERS
-from services.envs.api.problems import add_field_problem_handlers
 from services.envs.deps import build
 from services.envs.events.history import StreamHistory, reachable
 from services.envs.events.live import LiveFeed
@@ -44,7 +43,6 @@ def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None =
         await live.stop()
 
     app = create_service_app(platform, [*ROUTERS, replay_router(SERVICE, replay_target)], lifespan)
-    add_field_problem_handlers(app)
     app.state.environments = use_cases.environments
     app.state.templates = use_cases.templates
     app.state.usage = use_cases.usage

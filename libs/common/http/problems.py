@@ -95,7 +95,12 @@ def add_problem_handlers(app: FastAPI, unavailable: tuple[type[Exception], ...])
         headers = dict(error.headers)
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             headers.setdefault("Retry-After", _RETRY_AFTER_UNAVAILABLE_S)
-        return _answer(request, status, error.code, error.message, headers)
+        if error.field is None:
+            return _answer(request, status, error.code, error.message, headers)
+        refused = FieldProblem(field=error.field, message=error.message, type=error.code)
+        return problem_response(
+            status, error.code, error.message, request_id=request_id_of(request), headers=headers, errors=[refused]
+        )
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
