@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
     """`correlation_id`: the request or job that started it all. `causation_id`: the event that led to this step.
 
-    `actor`: a user id, or the name of a service that acts on its own.
+    `actor`: a user id, or the name of a service that acts on its own. `address`: the network address a person calls
+    from.
     """
 
     correlation_id: str | None = None
     causation_id: str | None = None
     actor: str | None = None
+    address: str | None = None
 
 
 _current: ContextVar[Cause] = ContextVar("devpocket_cause")
@@ -42,4 +44,4 @@ def acting(cause: Cause) -> Iterator[Cause]:
 def set_actor(actor: str) -> None:
     """Name the actor once it is known, e.g. after the token was checked."""
     cause = current_cause()
-    _current.set(Cause(cause.correlation_id, cause.causation_id, actor))
+    _current.set(replace(cause, actor=actor))

@@ -18,6 +18,8 @@ from libs.common.http.rate_limit import RateLimiter
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.outbox import OutboxRelay, StreamPublisher
 from libs.common.security import revocation
+from libs.common.security.api_keys import ApiKeyVerifier, KeyDirectory
+from libs.common.security.identities import Identities
 from libs.common.security.keys import JwksClient, KeySource
 from libs.common.security.revocation import Revocations
 from libs.common.security.tokens import TokenVerifier
@@ -32,7 +34,8 @@ Step = Callable[[], Awaitable[None]]
 class Platform:
     """One service's connections.
 
-    `keys` is given by auth, which has its own; the others fetch auth's. `extra_probes` are parts that only this
+    `keys` and `api_keys` are given by auth, which has its own; the others fetch auth's keys, and know API keys from its
+    events (`identities`, to be subscribed by the service). `extra_probes` are parts that only this
     service needs, by the name `/health/ready` shows.
     """
 
@@ -42,6 +45,7 @@ class Platform:
         service: str,
         *,
         keys: KeySource | None = None,
+        api_keys: KeyDirectory | None = None,
         extra_probes: Mapping[str, Probe] | None = None,
     ) -> None:
         configure_telemetry(service, settings)
@@ -56,8 +60,13 @@ class Platform:
         self.revocations = Revocations(self.redis, token_life_s=settings.access_token_expire_minutes * 60)
         source = keys or self._jwks
         assert source is not None
+        self.identities = Identities(self.database)
         self.tokens = TokenVerifier(
-            source, self.revocations, issuer=settings.jwt_issuer, audience=settings.jwt_audience
+            source,
+            self.revocations,
+            ApiKeyVerifier(api_keys or self.identities),
+            issuer=settings.jwt_issuer,
+            audience=settings.jwt_audience,
         )
         self.limiter = RateLimiter(settings)
         self.health = Health(

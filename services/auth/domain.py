@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Self
 
-from libs.common.contracts.events import EventData, UserLocked, UserRegistered
+from libs.common.contracts.events import EventData
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserLocked, UserRegistered
 from libs.common.ids import new_id
 from services.auth.errors import AccountInactiveError, AccountLockedError, InvalidRefreshTokenError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libs.common.contracts.events import UserState
+from libs.common.contracts.users import UserState
 from libs.common.history.replay import EventClock, ReadModel, ReplayTarget
 from libs.common.messaging.subscriptions import Delivery, Subscription
 from libs.common.mongo import Database

@@ -12,8 +12,9 @@ from typing import Any
 import structlog
 from pymongo.errors import DuplicateKeyError
 
-from libs.common.contracts.events import Event, UserState
+from libs.common.contracts.events import Event
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserState
 from libs.common.messaging.outbox import PENDING, Outbox, OutboxRelay, pending
 from libs.common.mongo import UNAVAILABLE_ERRORS, Collection, Database, Document
 from services.auth.domain import Session, User

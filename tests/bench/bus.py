@@ -23,8 +23,9 @@ from nats.aio.msg import Msg
 
 from libs.common.context import Cause
 from libs.common.contracts.environments import EnvironmentStatus
-from libs.common.contracts.events import EnvironmentStatusChanged, Event, EventData, UserPlanChanged
+from libs.common.contracts.events import EnvironmentStatusChanged, Event, EventData
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserPlanChanged
 from libs.common.messaging.streams import EVENTS_STREAM, ensure_streams
 from libs.common.settings import CommonSettings
 from tests.bench.measures import Result, percentile

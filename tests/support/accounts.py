@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from libs.common.clock import utc_now
-from libs.common.contracts.events import UserPlanChanged, UserRegistered, UserState, UserUpdated
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserPlanChanged, UserRegistered, UserState, UserUpdated
 from libs.common.ids import new_id
 from services.auth.domain import User
 from services.envs.plans import Account

@@ -11,8 +11,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from libs.common.clock import utc_now
 from libs.common.contracts.identity import Plan
 from libs.common.ids import new_id
+from libs.common.security.api_keys import KnownKey
 from libs.common.security.tokens import ALGORITHM, token_claims
 from libs.common.settings import CommonSettings
+
+
+class NoApiKeys:
+    """A `KeyDirectory` without keys."""
+
+    async def find(self, key_id: str) -> KnownKey | None:
+        """None."""
+        return None
 
 
 class TestIssuer:

@@ -11,6 +11,7 @@ from libs.common.contracts.telemetry import USAGE_SUBJECTS
 # Who publishes the events of an aggregate. A service publishes about nothing else.
 PUBLISHERS = {
     "user": "auth",
+    "owner": "envs",
     "env": "envs",
     "runtime": "orchestrator",
     "cluster": "orchestrator",

@@ -1,7 +1,8 @@
 """Every event on the bus: a CloudEvents 1.0 envelope and one data model per type.
 
 Envelope: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md (JSON format). `correlationid`,
-`causationid` and `actor` are extension attributes. The NATS subject follows from type and subject:
+`causationid`, `actor` and `actoraddress` (the network address that a person acted from) are extension attributes. The
+NATS subject follows from type and subject:
 `devpocket.env.created.v1` about environment X travels on `devpocket.env.X.created`.
 """
 
@@ -17,7 +18,7 @@ from libs.common.context import Cause
 from libs.common.contracts.base import EventData as EventData  # noqa: PLC0414 - importers find all events here
 from libs.common.contracts.clusters import CLUSTER_EVENTS, DEFAULT_CLUSTER
 from libs.common.contracts.environments import DesiredState, EnvironmentStatus, PullPolicy, Resources
-from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import USER_EVENTS
 from libs.common.ids import new_id
 
 
@@ -186,69 +187,6 @@ class TerminalSessionClosed(EventData):
     output_bytes: int
 
 
-class UserState(EventData):
-    """What other services need to know of a user. A consumer keeps the newest `version`."""
-
-    AGGREGATE_FIELD = "user_id"
-
-    user_id: str
-    username: str
-    plan: Plan
-    is_active: bool
-    is_verified: bool
-    version: int
-
-
-class UserRegistered(UserState):
-    """A new account."""
-
-    TYPE = "user.registered.v1"
-
-
-class UserPlanChanged(UserState):
-    """Another subscription plan."""
-
-    TYPE = "user.plan_changed.v1"
-
-
-class UserUpdated(UserState):
-    """Activated, deactivated or verified."""
-
-    TYPE = "user.updated.v1"
-
-
-class UserLoggedIn(EventData):
-    """A session began."""
-
-    TYPE = "user.logged_in.v1"
-    AGGREGATE_FIELD = "user_id"
-
-    user_id: str
-    session_id: str
-    method: Literal["password", "google"]
-
-
-class UserLocked(EventData):
-    """Too many wrong passwords."""
-
-    TYPE = "user.locked.v1"
-    AGGREGATE_FIELD = "user_id"
-
-    user_id: str
-    locked_until: datetime
-
-
-class UserSessionsRevoked(EventData):
-    """These sessions are dead: no token of theirs is valid any more."""
-
-    TYPE = "user.sessions_revoked.v1"
-    AGGREGATE_FIELD = "user_id"
-
-    user_id: str
-    session_ids: list[str]
-    reason: Literal["logout", "refresh_reuse", "deactivated", "demoted"]
-
-
 _TYPES: tuple[type[EventData], ...] = (
     EnvironmentCreated,
     EnvironmentStartRequested,
@@ -266,12 +204,7 @@ _TYPES: tuple[type[EventData], ...] = (
     RuntimeDeleted,
     TerminalSessionOpened,
     TerminalSessionClosed,
-    UserRegistered,
-    UserPlanChanged,
-    UserUpdated,
-    UserLoggedIn,
-    UserLocked,
-    UserSessionsRevoked,
+    *USER_EVENTS,
     *CLUSTER_EVENTS,
 )
 EVENT_TYPES: dict[str, type[EventData]] = {f"devpocket.{data.TYPE}": data for data in _TYPES}
@@ -292,6 +225,7 @@ class Event(BaseModel):
     correlationid: str | None = None
     causationid: str | None = None
     actor: str | None = None
+    actoraddress: str | None = None
     data: dict[str, Any]
 
     @classmethod
@@ -307,6 +241,7 @@ class Event(BaseModel):
             correlationid=cause.correlation_id or event_id,
             causationid=cause.causation_id,
             actor=cause.actor or source,
+            actoraddress=cause.address,
             data=data.model_dump(mode="json"),
         )
 

@@ -15,6 +15,19 @@ class Plan(StrEnum):
     ADMIN = "admin"
 
 
+class Scope(StrEnum):
+    """What an API key may do. Each of the others includes `read`; accounts are changed by who signed in only.
+
+    read: see what is the owner's. environments: create, change, start, stop and delete environments. terminal: open
+    terminals. admin: the admin API, while the owner is an administrator.
+    """
+
+    READ = "read"
+    ENVIRONMENTS = "environments"
+    TERMINAL = "terminal"
+    ADMIN = "admin"
+
+
 @dataclass(frozen=True, slots=True)
 class PlanLimits:
     """`environments` per user; the others per environment, as Kubernetes quantities."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-HIDDEN = frozenset({"variables_sealed", "variables", "connection_sealed"})
-_MARKS = ("variables", "connection_sealed")
+HIDDEN = frozenset({"variables_sealed", "variables", "connection_sealed", "secret_hash"})
+_MARKS = ("variables", "connection_sealed", "secret_hash")
 
 
 def without_secrets(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import structlog
@@ -11,11 +12,16 @@ from starlette.datastructures import Headers
 from starlette.types import Scope
 
 from libs.common.context import set_actor
+from libs.common.contracts.identity import Scope as KeyScope
 from libs.common.errors import ForbiddenError, UnauthenticatedError
 from libs.common.security.principal import Principal
 from libs.common.security.tokens import TokenVerifier
 
-_scheme = HTTPBearer(auto_error=False, bearerFormat="JWT", description="The access token from /api/v1/auth/login")
+_scheme = HTTPBearer(
+    auto_error=False,
+    bearerFormat="JWT or API key",
+    description="The access token from /api/v1/auth/login, or an API key from /api/v1/auth/api-keys",
+)
 
 
 def bearer_token(scope: Scope) -> str | None:
@@ -25,7 +31,7 @@ def bearer_token(scope: Scope) -> str | None:
 
 
 async def current_principal(request: Request, _: Annotated[object, Depends(_scheme)]) -> Principal:
-    """Any signed-in user. Raises UnauthenticatedError."""
+    """Any user, by an access token or by an API key of whatever scope. Raises UnauthenticatedError."""
     token = bearer_token(request.scope)
     if token is None:
         raise UnauthenticatedError("Not authenticated")
@@ -36,12 +42,32 @@ async def current_principal(request: Request, _: Annotated[object, Depends(_sche
     return principal
 
 
+async def signed_in(principal: Annotated[Principal, Depends(current_principal)]) -> Principal:
+    """Who signed in. Raises ForbiddenError for an API key: a lost one must not be able to make others."""
+    if not principal.is_signed_in:
+        raise ForbiddenError("This needs a sign-in; an API key cannot do it")
+    return principal
+
+
 async def current_admin(principal: Annotated[Principal, Depends(current_principal)]) -> Principal:
-    """An admin. Raises ForbiddenError for other users."""
+    """An admin. Raises ForbiddenError for other users, and for API keys without the scope `admin`."""
     if not principal.is_admin:
         raise ForbiddenError("Only an administrator may do this")
     return principal
 
 
+def scoped(scope: KeyScope) -> Callable[[Principal], Awaitable[Principal]]:
+    """A dependency: any user; an API key must have this scope. Raises ForbiddenError."""
+
+    async def within_scope(principal: Annotated[Principal, Depends(current_principal)]) -> Principal:
+        if not principal.may(scope):
+            raise ForbiddenError(f"This API key lacks the scope '{scope}'")
+        return principal
+
+    return within_scope
+
+
 CurrentUser = Annotated[Principal, Depends(current_principal)]
+SignedInUser = Annotated[Principal, Depends(signed_in)]
+EnvironmentsUser = Annotated[Principal, Depends(scoped(KeyScope.ENVIRONMENTS))]
 CurrentAdmin = Annotated[Principal, Depends(current_admin)]

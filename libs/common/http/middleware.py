@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common.context import Cause, acting
+from libs.common.http.address import client_address
 from libs.common.http.problems import problem_response
 from libs.common.ids import new_id
 
@@ -65,7 +66,7 @@ class RequestContextMiddleware:
             await send(message)
 
         with (
-            acting(Cause(correlation_id=request_id)),
+            acting(Cause(correlation_id=request_id, address=client_address(scope))),
             structlog.contextvars.bound_contextvars(request_id=request_id),
         ):
             try:

@@ -18,6 +18,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common.errors import DevPocketError, ErrorKind, UnauthenticatedError, UnavailableError
+from libs.common.http.address import client_address
 from libs.common.http.auth import bearer_token
 from libs.common.http.problems import problem_response
 from libs.common.redis import UNAVAILABLE_ERRORS
@@ -169,9 +170,3 @@ class RouteLimit:
         verdict = await platform.limiter.check(parse(limit), self._name, client_address(request.scope))
         if verdict is not None and not verdict.allowed:
             raise TooManyRequestsError(verdict)
-
-
-def client_address(scope: Scope) -> str:
-    """The client's address, as uvicorn took it from a trusted gateway's X-Forwarded-For."""
-    client = scope.get("client")
-    return client[0] if client else "unknown"

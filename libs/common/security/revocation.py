@@ -24,7 +24,8 @@ from typing import Any
 import structlog
 from redis.asyncio import Redis
 
-from libs.common.contracts.events import Event, UserSessionsRevoked
+from libs.common.contracts.events import Event
+from libs.common.contracts.users import UserSessionsRevoked
 from libs.common.ids import new_id
 from libs.common.redis import UNAVAILABLE_ERRORS
 

@@ -11,6 +11,8 @@ import jwt
 
 from libs.common.contracts.identity import Plan
 from libs.common.errors import UnauthenticatedError
+from libs.common.security.api_keys import PREFIX as API_KEY_PREFIX
+from libs.common.security.api_keys import ApiKeyVerifier
 from libs.common.security.keys import KeySource
 from libs.common.security.principal import Principal
 from libs.common.security.revocation import Revocations
@@ -23,17 +25,25 @@ _MAX_TOKEN_CHARS = 4096
 
 
 class TokenVerifier:
-    """Checks tokens and remembers the good ones, bounded, until they expire or their session is revoked."""
+    """Checks what comes as a bearer token: access tokens, and API keys by `api_keys`.
 
-    def __init__(self, keys: KeySource, revocations: Revocations, *, issuer: str, audience: str) -> None:
+    Good access tokens are remembered, bounded, until they expire or their session is revoked.
+    """
+
+    def __init__(
+        self, keys: KeySource, revocations: Revocations, api_keys: ApiKeyVerifier, *, issuer: str, audience: str
+    ) -> None:
         self._keys = keys
         self._revocations = revocations
+        self._api_keys = api_keys
         self._issuer = issuer
         self._audience = audience
         self._seen: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
 
     async def verify(self, token: str) -> Principal:
         """The caller. Raises UnauthenticatedError, or UnavailableError while keys cannot be loaded."""
+        if token.startswith(API_KEY_PREFIX):
+            return await self._verify_api_key(token)
         found = self._seen.get(token)
         if found is None:
             found = await self._check(token)
@@ -45,6 +55,12 @@ class TokenVerifier:
         if self._revocations.is_revoked(principal.session_id):
             self._seen.pop(token, None)
             raise UnauthenticatedError("Session has ended, please sign in again")
+        return principal
+
+    async def _verify_api_key(self, text: str) -> Principal:
+        principal = await self._api_keys.verify(text)
+        if self._revocations.is_revoked(principal.session_id):
+            raise UnauthenticatedError("The API key is unknown or was revoked")
         return principal
 
     async def _check(self, token: str) -> tuple[Principal, float]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from libs.common.clock import Clock
 from libs.common.context import set_actor
-from libs.common.contracts.events import EventData, UserPlanChanged, UserUpdated
+from libs.common.contracts.events import EventData
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserPlanChanged, UserUpdated
 from libs.common.errors import UnauthenticatedError
 from libs.common.ids import new_id
 from services.auth.domain import User, check_password, check_username

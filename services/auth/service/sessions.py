@@ -8,7 +8,8 @@ from typing import Literal
 
 from libs.common.clock import Clock
 from libs.common.context import set_actor
-from libs.common.contracts.events import EventData, UserLoggedIn, UserSessionsRevoked
+from libs.common.contracts.events import EventData
+from libs.common.contracts.users import UserLoggedIn, UserSessionsRevoked
 from libs.common.errors import DevPocketError
 from services.auth.domain import RefreshToken, Session, User
 from services.auth.errors import IncorrectCredentialsError, InvalidRefreshTokenError

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from libs.common.contracts.clusters import ClusterState
-from libs.common.contracts.events import RuntimeReport, TerminalSessionOpened, UserState
+from libs.common.contracts.events import RuntimeReport, TerminalSessionOpened
+from libs.common.contracts.users import UserState
 from libs.common.errors import PermanentError
 from libs.common.messaging.subscriptions import Delivery, Subscription
 from services.envs.service.accounts import AccountService

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from libs.common.contracts.events import UserState
+from libs.common.contracts.users import UserState
 from libs.common.security.principal import Principal
 from services.envs.plans import Account
 from services.envs.ports import AccountStore

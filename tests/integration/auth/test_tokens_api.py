@@ -21,6 +21,7 @@ from libs.common.clock import utc_now
 from libs.common.contracts.identity import Plan
 from libs.common.errors import UnauthenticatedError
 from libs.common.platform import Platform
+from libs.common.security.api_keys import ApiKeyVerifier
 from libs.common.security.keys import JwksClient
 from libs.common.security.tokens import TokenVerifier, token_claims
 from libs.common.settings import CommonSettings
@@ -205,7 +206,11 @@ class TestKeys:
         async with platform.open():
             keys = JwksClient(settings.jwks_url, httpx.AsyncClient(transport=httpx.ASGITransport(auth_app)))
             verifier = TokenVerifier(
-                keys, platform.revocations, issuer=settings.jwt_issuer, audience=settings.jwt_audience
+                keys,
+                platform.revocations,
+                ApiKeyVerifier(platform.identities),
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
             )
             principal = await verifier.verify(tokens["access_token"])
             assert principal.user_id == (await me(client, tokens)).json()["id"]

@@ -18,7 +18,8 @@ from nats.js.errors import NotFoundError
 
 from libs.common.clock import utc_now
 from libs.common.context import Cause, current_cause
-from libs.common.contracts.events import Event, UserLocked
+from libs.common.contracts.events import Event
+from libs.common.contracts.users import UserLocked
 from libs.common.errors import TemporaryError
 from libs.common.ids import new_id
 from libs.common.messaging import delivery as policy

@@ -15,7 +15,8 @@ from pymongo.errors import ConnectionFailure
 from libs.common import mongo
 from libs.common.clock import utc_now
 from libs.common.context import Cause
-from libs.common.contracts.events import Event, UserLocked
+from libs.common.contracts.events import Event
+from libs.common.contracts.users import UserLocked
 from libs.common.errors import PermanentError, TemporaryError
 from libs.common.ids import new_id
 from libs.common.messaging.broker import Bus

@@ -24,10 +24,10 @@ from libs.common.contracts.events import (
     RuntimeReport,
     RuntimeRunning,
     TerminalSessionOpened,
-    UserUpdated,
 )
 from libs.common.contracts.identity import Plan
 from libs.common.contracts.telemetry import UsageSample, usage_subject
+from libs.common.contracts.users import UserUpdated
 from libs.common.ids import new_id
 from libs.common.messaging.outbox import PENDING
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM

@@ -17,8 +17,9 @@ from pymongo.errors import DuplicateKeyError
 from libs.common import mongo
 from libs.common.contracts.clusters import ClusterState
 from libs.common.contracts.environments import EnvironmentStatus
-from libs.common.contracts.events import Event, UserState
+from libs.common.contracts.events import Event
 from libs.common.contracts.identity import Plan as Subscription
+from libs.common.contracts.users import UserState
 from libs.common.ids import new_id
 from libs.common.messaging.outbox import PENDING
 from libs.common.mongo import Database

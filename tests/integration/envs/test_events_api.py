@@ -13,8 +13,9 @@ import httpx
 import pytest
 import uvicorn
 
-from libs.common.contracts.events import RuntimeRunning, RuntimeStopped, UserSessionsRevoked
+from libs.common.contracts.events import RuntimeRunning, RuntimeStopped
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserSessionsRevoked
 from services.envs.events import live
 from tests.integration.envs.conftest import API, World
 from tests.support.servers import free_port

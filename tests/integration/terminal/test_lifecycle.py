@@ -13,13 +13,8 @@ import pytest
 from libs.common.clock import utc_now
 from libs.common.context import Cause
 from libs.common.contracts.environments import EnvironmentStatus
-from libs.common.contracts.events import (
-    Event,
-    EventData,
-    TerminalSessionClosed,
-    TerminalSessionOpened,
-    UserSessionsRevoked,
-)
+from libs.common.contracts.events import Event, EventData, TerminalSessionClosed, TerminalSessionOpened
+from libs.common.contracts.users import UserSessionsRevoked
 from libs.common.ids import new_id
 from libs.common.messaging.streams import EVENTS_STREAM
 from services.terminal.repository import OWNER_DEAD_AFTER_SECONDS

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from libs.common.contracts.events import UserPlanChanged, UserRegistered, UserSessionsRevoked, UserUpdated
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserPlanChanged, UserRegistered, UserSessionsRevoked, UserUpdated
 from libs.common.errors import UnauthenticatedError
 from services.auth.errors import (
     EmailTakenError,

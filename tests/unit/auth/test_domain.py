@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.common.contracts.events import UserLocked
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserLocked
 from services.auth.domain import LockoutPolicy, RefreshToken, User, check_password, check_username, username_from
 from services.auth.errors import AccountLockedError, InvalidRefreshTokenError
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from libs.common.contracts.events import UserSessionsRevoked
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserSessionsRevoked
 from services.auth.domain import RefreshToken
 from services.auth.errors import InvalidRefreshTokenError
 from services.auth.service.accounts import AccountChange, NewAccount

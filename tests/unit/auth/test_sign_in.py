@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from libs.common.contracts.events import UserLocked, UserLoggedIn, UserRegistered
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserLocked, UserLoggedIn, UserRegistered
 from libs.common.errors import DevPocketError
 from services.auth.domain import User
 from services.auth.errors import (

@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 
 from libs.common.clock import utc_now
 from libs.common.context import Cause
-from libs.common.contracts.events import Event, UserSessionsRevoked
+from libs.common.contracts.events import Event
 from libs.common.contracts.identity import Plan
+from libs.common.contracts.users import UserSessionsRevoked
 from libs.common.errors import UnauthenticatedError, UnavailableError
+from libs.common.security.api_keys import ApiKeyVerifier
 from libs.common.security.keys import JwksClient
 from libs.common.security.revocation import Revocations
 from libs.common.security.sealing import SealBrokenError, Sealer
 from libs.common.security.tokens import TokenVerifier, token_claims
 from libs.common.settings import CommonSettings
-from tests.support.tokens import TestIssuer
+from tests.support.tokens import NoApiKeys, TestIssuer
 
 
 @pytest.fixture
@@ -45,7 +47,9 @@ def revocations() -> Revocations:
 
 @pytest.fixture
 def verifier(issuer: TestIssuer, revocations: Revocations, settings: CommonSettings) -> TokenVerifier:
-    return TokenVerifier(issuer, revocations, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+    return TokenVerifier(
+        issuer, revocations, ApiKeyVerifier(NoApiKeys()), issuer=settings.jwt_issuer, audience=settings.jwt_audience
+    )
 
 
 def forged(issuer: TestIssuer, key: Any, algorithm: str, *, kid: str = "test", **changes: Any) -> str:
@@ -94,7 +98,9 @@ class TestVerify:
     async def test_garbage_is_refused_and_nothing_else_happens(self, text: str) -> None:
         settings = CommonSettings(_env_file=None)
         revocations = Revocations(None, token_life_s=1.0)  # type: ignore[arg-type]
-        verifier = TokenVerifier(TestIssuer(settings), revocations, issuer="i", audience="a")
+        verifier = TokenVerifier(
+            TestIssuer(settings), revocations, ApiKeyVerifier(NoApiKeys()), issuer="i", audience="a"
+        )
         with pytest.raises(UnauthenticatedError):
             await verifier.verify(text)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from libs.common.contracts.clusters import ClusterState
 from libs.common.contracts.environments import EnvironmentStatus
-from libs.common.contracts.events import UserState
+from libs.common.contracts.users import UserState
 from services.envs.service.accounts import AccountService
 from services.envs.service.regions import RegionService
 from services.envs.service.reports import ReportService

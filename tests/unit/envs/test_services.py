@@ -16,10 +16,10 @@ from libs.common.contracts.events import (
     Event,
     RuntimeLost,
     RuntimeRunning,
-    UserPlanChanged,
 )
 from libs.common.contracts.identity import Plan
 from libs.common.contracts.telemetry import UsageSample
+from libs.common.contracts.users import UserPlanChanged
 from libs.common.errors import TemporaryError
 from services.envs.entities import Command, Environment
 from services.envs.errors import (
