@@ -17,11 +17,11 @@ from libs.common.http.health import Health, Probe
 from libs.common.http.rate_limit import RateLimiter
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.outbox import OutboxRelay, StreamPublisher
-from libs.common.security import revocation
 from libs.common.security.api_keys import ApiKeyVerifier, KeyDirectory
 from libs.common.security.identities import Identities
 from libs.common.security.keys import JwksClient, KeySource
 from libs.common.security.revocation import Revocations
+from libs.common.security.revocation_feed import RevocationFeed
 from libs.common.security.tokens import TokenVerifier
 from libs.common.settings import CommonSettings
 from libs.common.telemetry import configure_telemetry
@@ -57,7 +57,9 @@ class Platform:
         self.bus = Bus(settings, service)
         self.outbox = OutboxRelay(StreamPublisher(self.bus))
         self._jwks = JwksClient(settings.jwks_url) if keys is None else None
-        self.revocations = Revocations(self.redis, token_life_s=settings.access_token_expire_minutes * 60)
+        token_life_s = settings.access_token_expire_minutes * 60
+        self.revocations = Revocations(self.redis, token_life_s=token_life_s)
+        self._revocation_feed = RevocationFeed(self.bus, self.revocations, token_life_s=token_life_s)
         source = keys or self._jwks
         assert source is not None
         self.identities = Identities(self.database)
@@ -84,6 +86,7 @@ class Platform:
         try:
             yield
         finally:
+            await self._revocation_feed.stop()
             await self.bus.stop()
             await self.outbox.stop()
             await self.revocations.stop()
@@ -107,7 +110,8 @@ class Platform:
 
     async def _start(self, prepare: Step, run: Step | None) -> None:
         steps: list[Step] = [prepare, self.outbox.start, self.revocations.load, self.revocations.start]
-        steps += [self.bus.start, self._hear_revocations]
+        feed = self._revocation_feed
+        steps += [self.bus.start, feed.hear, feed.recall, feed.start]
         if run is not None:
             steps.append(run)
         await self.health.wait_for_all()
@@ -115,12 +119,6 @@ class Platform:
             await _until_it_works(step)
         self.health.mark_started()
         log.info("service is ready")
-
-    async def _hear_revocations(self) -> None:
-        async def on_message(message: object) -> None:
-            self.revocations.on_message(message.data)  # type: ignore[attr-defined]
-
-        await self.bus.client.subscribe(revocation.SUBJECT, cb=on_message)
 
     async def _ping_redis(self) -> None:
         await self.redis.ping()

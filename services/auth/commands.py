@@ -23,8 +23,10 @@ from libs.common.messaging.outbox import OutboxRelay
 from libs.common.security.revocation import Revocations
 from libs.common.telemetry import configure_telemetry
 from services.auth.assembly import AuthServices, make_key_ring
-from services.auth.domain import User, username_from
-from services.auth.schemas import UserOut, check_email
+from services.auth.domain.rules import username_from
+from services.auth.domain.users import User
+from services.auth.schemas.accounts import UserOut
+from services.auth.schemas.fields import check_email
 from services.auth.service.accounts import AccountChange, NewAccount
 from services.auth.settings import AuthSettings
 

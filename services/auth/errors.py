@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
-from libs.common.errors import DevPocketError, ErrorKind, UnauthenticatedError, UnavailableError
+from libs.common.errors import (
+    DevPocketError,
+    ErrorKind,
+    ForbiddenError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 
 
 class EmailTakenError(DevPocketError):
@@ -96,10 +102,85 @@ class UserNotFoundError(DevPocketError):
 
 
 class OwnAccountError(DevPocketError):
-    """Administrators cannot shut themselves out; otherwise the last one could."""
+    """Administrators cannot shut themselves out by the admin API; otherwise the last one could."""
 
     kind = ErrorKind.CONFLICT
     code = "own_account"
 
     def __init__(self) -> None:
-        super().__init__("You cannot deactivate your own account or give up your own admin plan")
+        super().__init__("You cannot deactivate or delete your own account here, or give up your own admin plan")
+
+
+class InvalidLinkError(DevPocketError):
+    """The token of a mailed link: unknown, used, expired or outdated; the answer does not say which."""
+
+    code = "invalid_link"
+    field = "body.token"
+
+    def __init__(self) -> None:
+        super().__init__("This link is not valid any more, please ask for a new one")
+
+
+class IncorrectPasswordError(ForbiddenError):
+    """Who is signed in has to confirm something with the password, and it was wrong."""
+
+    code = "incorrect_password"
+
+    def __init__(self) -> None:
+        super().__init__("The password is not correct")
+
+
+class SignInAgainError(ForbiddenError):
+    """An account without a password confirms by having signed in just now."""
+
+    code = "sign_in_again"
+
+    def __init__(self) -> None:
+        super().__init__("Please sign in again and repeat this within a few minutes")
+
+
+class MailNotConfiguredError(UnavailableError):
+    """Neither SMTP_URL nor MAIL_FOLDER is set."""
+
+    code = "mail_not_configured"
+
+    def __init__(self) -> None:
+        super().__init__("This server cannot send mails, please ask its operator")
+
+
+class SessionNotFoundError(DevPocketError):
+    """No such sign-in of the caller's, or it has ended."""
+
+    kind = ErrorKind.NOT_FOUND
+    code = "session_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("Session not found")
+
+
+class ApiKeyNotFoundError(DevPocketError):
+    """No such key of the caller's, or it was revoked."""
+
+    kind = ErrorKind.NOT_FOUND
+    code = "api_key_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("API key not found")
+
+
+class TooManyApiKeysError(ForbiddenError):
+    """As many as a user may have."""
+
+    code = "too_many_api_keys"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"You have {limit} API keys, which is the limit; delete one that you do not need")
+
+
+class ScopeNotAllowedError(ForbiddenError):
+    """The scope `admin`, asked for by somebody who is no administrator."""
+
+    code = "scope_not_allowed"
+
+    def __init__(self) -> None:
+        super().__init__("Only an administrator can make a key with the scope 'admin'")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import structlog
 
 from libs.common.ids import new_id
-from services.auth.domain import username_from
+from services.auth.domain.rules import username_from
 from services.auth.errors import EmailTakenError, UsernameTakenError
-from services.auth.schemas import check_email
+from services.auth.schemas.fields import check_email
 from services.auth.service.accounts import AccountService, NewAccount
 from services.auth.settings import AuthSettings
 

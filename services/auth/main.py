@@ -11,21 +11,32 @@ from libs.common.clock import Clock, utc_now
 from libs.common.http.app import create_service_app
 from libs.common.http.replays import replay_router
 from libs.common.platform import Platform
-from services.auth.api import auth_router, users_router
+from services.auth.api import ROUTERS
 from services.auth.assembly import AuthServices, configured_google, make_key_ring
+from services.auth.events import audit_subscription, deletion_subscriptions, mail_subscription, subscribe_sightings
 from services.auth.first_admin import ensure_first_admin
-from services.auth.ports import GoogleIdentities
+from services.auth.mail import configured_mailer
+from services.auth.ports import GoogleIdentities, Mailer
 from services.auth.replay import replay_target
+from services.auth.repository import MongoKeyDirectory
 from services.auth.settings import AuthSettings
+
+SERVICE = "auth"
 
 
 def create_app(
-    settings: AuthSettings | None = None, *, google: GoogleIdentities | None = None, clock: Clock = utc_now
+    settings: AuthSettings | None = None,
+    *,
+    google: GoogleIdentities | None = None,
+    mailer: Mailer | None = None,
+    clock: Clock = utc_now,
 ) -> FastAPI:
-    """The application. `google` stands in for google-auth, `clock` for the time of day."""
+    """The application. `google` stands in for google-auth, `mailer` for a mail server, `clock` for the time of day."""
     settings = settings or AuthSettings()
     ring = make_key_ring(settings, clock)
-    platform = Platform(settings, "auth", keys=ring)
+    directory = MongoKeyDirectory()
+    platform = Platform(settings, SERVICE, keys=ring, api_keys=directory)
+    directory.attach(platform.database)
     services = AuthServices(
         settings,
         platform.database,
@@ -33,8 +44,15 @@ def create_app(
         platform.revocations,
         ring,
         google=google or configured_google(settings),
+        mailer=mailer or configured_mailer(settings),
         clock=clock,
     )
+    subscriptions = [audit_subscription(services.audit), *deletion_subscriptions(services.deletion)]
+    if services.mails is not None:
+        subscriptions.append(mail_subscription(services.mails))
+    for subscription in subscriptions:
+        platform.bus.subscribe(subscription)
+    subscribe_sightings(platform.bus, services.sightings)
 
     async def prepare() -> None:
         await services.prepare()
@@ -50,6 +68,6 @@ def create_app(
             await ring.stop()
             services.close()
 
-    app = create_service_app(platform, [auth_router, users_router, replay_router("auth", replay_target)], lifespan)
+    app = create_service_app(platform, [*ROUTERS, replay_router(SERVICE, replay_target)], lifespan)
     app.state.auth = services
     return app

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, SecretStr, model_validator
@@ -21,11 +22,29 @@ class AuthSettings(CommonSettings):
     google_client_secret: SecretStr | None = Field(
         default=None, description="Not needed to check ID tokens; accepted because operators have it set"
     )
+    google_certs_url: str = Field(
+        default="https://www.googleapis.com/oauth2/v1/certs",
+        description="Where the certificates are that Google ID tokens are checked with",
+    )
     admin_email: str | None = Field(default=None, description="Makes the first administrator at start-up")
     admin_password: SecretStr | None = Field(default=None, description="The first administrator's password")
     require_email_verification: bool = Field(
         default=False, description="Whether tokens of users with an unverified address say that they are unverified"
     )
+
+    public_url: str = Field(
+        default="http://127.0.0.1:8000", description="Where users reach the gateway; what links in mails begin with"
+    )
+    smtp_url: SecretStr | None = Field(
+        default=None, description="smtp://user:password@host:587 (STARTTLS) or smtps://…; sends the mails"
+    )
+    mail_from: str = Field(default="DevPocket <no-reply@localhost>", description="The sender of mails")
+    mail_folder: Path | None = Field(
+        default=None, description="Without SMTP_URL mails are written into this folder; without either none are sent"
+    )
+    verify_link_hours: int = Field(default=24, ge=1, description="How long the link to verify an address is good for")
+    reset_link_minutes: int = Field(default=60, ge=5, description="How long the link to a new password is good for")
+    audit_retention_days: int = Field(default=365, ge=1, description="How long the audit trail is kept, in days")
 
     lockout_failures: int = Field(default=5, ge=1, description="Wrong passwords in a row until the account is locked")
     lockout_minutes: int = Field(default=30, ge=1, description="How long it is locked, in minutes")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import jwt
 
 from libs.common.security.tokens import ALGORITHM, token_claims
-from services.auth.domain import User
+from services.auth.domain.users import User
 from services.auth.keyring import KeyRing
 from services.auth.ports import AccessToken
 from services.auth.settings import AuthSettings

@@ -10,12 +10,14 @@ from libs.common.security.sealing import Sealer
 from services.envs.repository import (
     AccountRepository,
     ClusterRepository,
+    DepartureRepository,
     EnvironmentRepository,
     MetricsRepository,
     TemplateRepository,
 )
 from services.envs.service.accounts import AccountService
 from services.envs.service.environments import EnvironmentService
+from services.envs.service.owners import OwnerService
 from services.envs.service.regions import RegionService
 from services.envs.service.reports import ReportService
 from services.envs.service.templates import TemplateService
@@ -32,7 +34,7 @@ class UseCases:
 
     environments: EnvironmentService
     templates: TemplateService
-    accounts: AccountService
+    owners: OwnerService
     regions: RegionService
     reports: ReportService
     usage: UsageService
@@ -51,6 +53,7 @@ def build(settings: EnvsSettings, database: Database, relay: OutboxRelay | None)
     environments = EnvironmentRepository(database, relay)
     metrics = MetricsRepository(database)
     accounts = AccountService(AccountRepository(database))
+    owners = OwnerService(environments, accounts, DepartureRepository(database, relay))
     regions = RegionService(ClusterRepository(database))
     templates = TemplateService(
         TemplateRepository(database),
@@ -69,9 +72,9 @@ def build(settings: EnvsSettings, database: Database, relay: OutboxRelay | None)
             verified_only=settings.require_email_verification,
         ),
         templates=templates,
-        accounts=accounts,
+        owners=owners,
         regions=regions,
-        reports=ReportService(environments),
+        reports=ReportService(environments, owners=owners),
         usage=UsageService(environments, metrics),
         _stores=(environments, metrics),
     )

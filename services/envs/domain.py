@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from libs.common.contracts.environments import DesiredState, EnvironmentStatus
+from libs.common.contracts.environments import DesiredState, EnvironmentStatus, Resources
 from libs.common.contracts.events import (
     EnvironmentCreated,
     EnvironmentDeleteRequested,
@@ -114,8 +114,18 @@ def created(environment: Environment) -> EnvironmentCreated:
     return _wish(EnvironmentCreated, environment)
 
 
-def decide(environment: Environment, command: Command, now: datetime) -> Change:
-    """What a user's command does. Raises TransitionForbiddenError."""
+def decide(
+    environment: Environment,
+    command: Command,
+    now: datetime,
+    *,
+    resources: Resources | None = None,
+    reason: str | None = None,
+) -> Change:
+    """What a command does. Raises TransitionForbiddenError.
+
+    `resources`: those it goes on with, None for those it has. `reason`: why it is stopped though its user did not ask.
+    """
     if environment.status in ALREADY[command]:
         return Change(environment, environment)
     target = TRANSITIONS.get((environment.status, command))
@@ -124,7 +134,9 @@ def decide(environment: Environment, command: Command, now: datetime) -> Change:
     after = replace(
         environment,
         status=target,
-        status_reason=None,
+        status_reason=reason,
+        stop_reason=reason,
+        resources=resources or environment.resources,
         desired=DESIRED[command],
         generation=environment.generation + 1,
         version=environment.version + 1,
@@ -207,7 +219,7 @@ def _reason(heard: Environment, target: EnvironmentStatus, seen: Observation) ->
         return heard.delay_reason
     if seen.report is Report.DELAYED:
         return heard.status_reason
-    return failure_sentence(seen.reason, seen.message) if seen.report is Report.FAILED else None
+    return failure_sentence(seen.reason, seen.message) if seen.report is Report.FAILED else heard.stop_reason
 
 
 def failure_sentence(reason: str | None, message: str | None) -> str:

@@ -48,7 +48,7 @@ class Environment:
     last access. `report_sequence` is the stream sequence of the last report applied to this generation but for delays;
     `delay_sequence` and `delay_reason` are those of its last delay, which is shown while it is the newer one. `slot` is
     the place it takes in the owner's plan, None once it is terminated. `cluster`: where its workspace is, as last
-    reported.
+    reported. `stop_reason`: why its last wish was to stop, when it was not its owner's; shown while it is stopped.
     """
 
     id: str
@@ -79,6 +79,7 @@ class Environment:
     cluster: str = DEFAULT_CLUSTER
     delay_sequence: int = 0
     delay_reason: str | None = None
+    stop_reason: str | None = None
 
     @property
     def is_live(self) -> bool:

@@ -30,14 +30,18 @@ def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None =
     platform = Platform(settings, SERVICE, keys=keys)
     use_cases = build(settings, platform.database, platform.outbox)
     live = LiveFeed(platform.bus)
-    for subscription in subscriptions(use_cases.reports, use_cases.accounts, use_cases.regions):
+    for subscription in subscriptions(use_cases.reports, platform.identities, use_cases.regions, use_cases.owners):
         platform.bus.subscribe(subscription)
     subscribe_usage(platform.bus, use_cases.usage)
     platform.revocations.on_revoked(live.close_session)
 
+    async def prepare() -> None:
+        await platform.identities.prepare()
+        await use_cases.prepare()
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with platform.starting(use_cases.prepare, live.start):
+        async with platform.starting(prepare, live.start):
             with on_termination(live.close_all):
                 yield
         await live.stop()

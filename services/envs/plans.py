@@ -21,17 +21,21 @@ _KINDS = (("CPU", "cpu", "cpu_millis"), ("memory", "memory", "memory_bytes"), ("
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What this service knows of a user. `version` is that of the user's own document in auth."""
+    """What this service knows of a user. `version` is that of the user's own document in auth.
+
+    A deleted account is not active either.
+    """
 
     user_id: str
     plan: Plan
     is_active: bool
     is_verified: bool
+    is_deleted: bool = False
     version: int = 0
 
     def require_active(self) -> None:
         """Raises AccountInactiveError."""
-        if not self.is_active:
+        if not self.is_active or self.is_deleted:
             raise AccountInactiveError
 
     def require_may_create(self, *, verified_only: bool) -> None:
@@ -96,3 +100,8 @@ def resolve_resources(requested: ResourceRequest | None, default: Resources, pla
             value = limit
         chosen[name] = value
     return Resources(**chosen)
+
+
+def cut_to_plan(resources: Resources, plan: Plan) -> Resources:
+    """What an environment that was made under a larger plan may be started with."""
+    return resolve_resources(None, resources, plan)

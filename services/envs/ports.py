@@ -11,6 +11,7 @@ from libs.common.contracts.clusters import ClusterState
 from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.contracts.events import Event
 from libs.common.contracts.telemetry import UsageSample
+from services.envs.allowance import Occupant
 from services.envs.catalog import Template
 from services.envs.entities import Change, Environment, Usage
 from services.envs.plans import Account, Place
@@ -25,6 +26,10 @@ class EnvironmentStore(Protocol):
 
     async def places(self, user_id: str) -> list[Place]:
         """The slots and names of the user's live environments."""
+        ...
+
+    async def occupants(self, user_id: str) -> list[Occupant]:
+        """The user's live environments, and which of them are to run."""
         ...
 
     async def insert(self, environment: Environment, events: Sequence[Event]) -> None:
@@ -73,12 +78,24 @@ class UsageHistory(Protocol):
 class AccountStore(Protocol):
     """What auth's events said about users."""
 
-    async def keep(self, account: Account) -> None:
-        """Keep it unless a newer version is known."""
-        ...
-
     async def get(self, user_id: str) -> Account | None:
         """None when no event of this user has arrived yet."""
+        ...
+
+
+class DepartureStore(Protocol):
+    """Deleted users, until it is told that nothing of theirs is left here."""
+
+    async def begin(self, user_id: str, environments: int) -> None:
+        """Note how many environments the deletion found; only the first number counts."""
+        ...
+
+    async def untold(self, user_id: str) -> int | None:
+        """That number, while it is noted and the end is not told."""
+        ...
+
+    async def tell(self, user_id: str, environments: int, event: Event) -> None:
+        """Nothing is left: with its event in the same write, once."""
         ...
 
 

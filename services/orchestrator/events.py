@@ -10,11 +10,12 @@ from libs.common.errors import PermanentError
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.messaging.subscriptions import Delivery, Subscription
+from libs.common.security.identities import USERS_SUBJECT, Identities
 from services.orchestrator.service.wishes import Wishes
 
 
-def subscriptions(wishes: Wishes) -> list[Subscription]:
-    """Hear what users want of their environments."""
+def subscriptions(wishes: Wishes, identities: Identities) -> list[Subscription]:
+    """Hear what users want of their environments, and of users and their API keys."""
 
     async def on_environment(delivery: Delivery) -> None:
         data = delivery.data
@@ -24,7 +25,13 @@ def subscriptions(wishes: Wishes) -> list[Subscription]:
             raise PermanentError(f"{delivery.event.type} is no wish")
         await wishes.accept(data)
 
-    return [Subscription("environments", "devpocket.env.*.*", on_environment)]
+    async def on_user(delivery: Delivery) -> None:
+        await identities.apply(delivery.data)
+
+    return [
+        Subscription("environments", "devpocket.env.*.*", on_environment),
+        Subscription("users", USERS_SUBJECT, on_user),
+    ]
 
 
 class NatsUsage:

@@ -123,12 +123,15 @@ class Orchestrator:
             interval_s=settings.orphan_scan_interval_seconds,
             grace_s=settings.orphan_grace_seconds,
         )
-        for subscription in subscriptions(Wishes(self._environments, self._dispatcher.wished, utc_now)):
+        self._identities = platform.identities
+        wishes = Wishes(self._environments, self._dispatcher.wished, utc_now)
+        for subscription in subscriptions(wishes, platform.identities):
             platform.bus.subscribe(subscription)
 
     async def prepare(self) -> None:
         """Indexes, and the clusters."""
         await self._environments.create_indexes()
+        await self._identities.prepare()
         await self.clusters.prepare()
 
     async def start(self) -> None:

@@ -9,6 +9,7 @@ from libs.common.history.replay import EventClock, ReadModel, ReplayTarget
 from libs.common.messaging.outbox import OutboxRelay
 from libs.common.messaging.subscriptions import Delivery, Subscription
 from libs.common.mongo import Database
+from libs.common.security.identities import Identities
 from services.orchestrator.domain.model import SAID, Reported
 from services.orchestrator.events import subscriptions
 from services.orchestrator.repository import COLLECTION, SERVICE, MongoEnvironments
@@ -19,6 +20,8 @@ _FIELDS = (
     *("user_id", "name", "region", "desired", "generation", "version", "spec"),
     *("observed.said", "observed.generation", "observed.reason", "observed.message", "cluster"),
 )
+_USER_FIELDS = ("plan", "is_active", "is_verified", "is_deleted", "session_epoch", "version")
+_KEY_FIELDS = ("user_id", "scopes", "expires_at", "secret_hash")
 
 
 def replay_target(database: Database, clock: EventClock) -> ReplayTarget:
@@ -29,6 +32,12 @@ def replay_target(database: Database, clock: EventClock) -> ReplayTarget:
         OutboxRelay.unheard().attach(collection),
         tombstone_life=timedelta(days=OrchestratorSettings().stream_max_age_days + 1),
     )
+
+    identities = Identities(database)
+
+    async def prepare() -> None:
+        await store.create_indexes()
+        await identities.prepare()
 
     async def on_own_report(delivery: Delivery) -> None:
         report = delivery.data
@@ -41,8 +50,12 @@ def replay_target(database: Database, clock: EventClock) -> ReplayTarget:
 
     return ReplayTarget(
         service=SERVICE,
-        subscriptions=subscriptions(Wishes(store, lambda _: None, clock)),
+        subscriptions=subscriptions(Wishes(store, lambda _: None, clock), identities),
         own=[Subscription("reports", "devpocket.runtime.*.*", on_own_report)],
-        models=[ReadModel(COLLECTION, _FIELDS, environment_field="_id")],
-        prepare=store.create_indexes,
+        models=[
+            ReadModel(COLLECTION, _FIELDS, environment_field="_id"),
+            ReadModel("users", _USER_FIELDS),
+            ReadModel("api_keys", _KEY_FIELDS),
+        ],
+        prepare=prepare,
     )

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from libs.common.contracts.clusters import DEFAULT_CLUSTER, ClusterHealth, ClusterStatus
 from libs.common.contracts.environments import DesiredState, EnvironmentStatus
-from libs.common.contracts.identity import Plan
+from libs.common.contracts.identity import Plan, Scope
 from libs.common.errors import DevPocketError, ErrorKind, ForbiddenError, UnavailableError
 from libs.common.security.principal import Principal
 from libs.runtime.port import WorkspaceRef
@@ -32,6 +32,9 @@ class SocketKind(StrEnum):
     LOGS = "logs"
 
 
+_SCOPES = {SocketKind.TERMINAL: Scope.TERMINAL, SocketKind.LOGS: Scope.READ}
+
+
 class Mode(StrEnum):
     """What a connection may do with its session: type, or only watch."""
 
@@ -43,7 +46,8 @@ class Mode(StrEnum):
 class Caller:
     """Who opened a connection: what of a `Principal` matters once the handshake is done.
 
-    `login_id` is the sign-in the token belongs to; when it is revoked, its connections close.
+    `login_id` is the sign-in the token belongs to, or the API key in its owner's present epoch; when it is revoked,
+    its connections close.
     """
 
     user_id: str
@@ -51,9 +55,26 @@ class Caller:
     plan: Plan
 
     @classmethod
-    def of(cls, principal: Principal) -> Caller:
-        """From a checked token."""
+    def of(cls, principal: Principal, kind: SocketKind) -> Caller:
+        """From a checked token or key, for a connection of this kind. Raises ForbiddenError."""
+        scope = _SCOPES[kind]
+        if not principal.may(scope):
+            raise ForbiddenError(f"This API key lacks the scope '{scope}'")
         return cls(principal.user_id, principal.session_id, principal.plan)
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user as the events told it."""
+
+    id: str
+    is_active: bool
+    is_deleted: bool
+
+    @property
+    def may_connect(self) -> bool:
+        """Whether the user may have anything open."""
+        return self.is_active and not self.is_deleted
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ from services.terminal.cache import RedisSlots, RedisTickets
 from services.terminal.domain import CLOSINGS, CloseReason
 from services.terminal.events import subscribe_here, subscriptions
 from services.terminal.replay import replay_target
-from services.terminal.repository import MongoClusters, MongoEnvironments, MongoSessions
+from services.terminal.repository import MongoClusters, MongoEnvironments, MongoSessions, MongoUsers
 from services.terminal.service.access import Access
+from services.terminal.service.accounts import Accounts
 from services.terminal.service.clusters import ClusterDrivers, MakeDriver
 from services.terminal.service.connections import Connections
 from services.terminal.service.sessions import Sessions
@@ -80,12 +81,14 @@ class Terminal:
         self._environments = MongoEnvironments(
             platform.database, utc_now, tombstone_days=settings.stream_max_age_days + 1
         )
+        self._users = MongoUsers(platform.database)
         clusters = MongoClusters(platform.database)
         fleet: Fleet[ExecRuntime] = Fleet()
         self.clusters = ClusterDrivers(fleet, clusters, _driver_maker(settings, default))
         self.runtime = FleetExec(fleet, self.clusters.refresh)
         self._store = MongoSessions(platform.database, platform.outbox.attach, utc_now)
-        self._connections = Connections()
+        is_revoked = platform.revocations.is_revoked
+        self._connections = Connections(is_revoked)
         self._sessions = Sessions(
             self.runtime,
             self._store,
@@ -94,6 +97,7 @@ class Terminal:
             replica_id=self._replica_id,
             per_user=settings.terminal_sessions_per_user,
             clock=utc_now,
+            is_revoked=is_revoked,
         )
         access = Access(self._environments, grace_seconds=settings.read_model_grace_seconds)
         slots = RedisSlots(platform.redis, limit=settings.terminal_connections_per_user)
@@ -103,6 +107,7 @@ class Terminal:
             self._store,
             self._environments,
             slots,
+            users=self._users,
             replica_id=self._replica_id,
             times=_times(settings),
         )
@@ -110,18 +115,20 @@ class Terminal:
             access,
             RedisTickets(platform.redis),
             life_seconds=settings.ticket_life_seconds,
-            is_revoked=platform.revocations.is_revoked,
+            is_revoked=is_revoked,
         )
         self.state = TerminalState(
             settings, platform.tokens, access, tickets, self._sessions, self._connections, slots, self.runtime
         )
         platform.revocations.on_revoked(self._upkeep.login_revoked)
-        for subscription in subscriptions(self._environments, clusters):
+        accounts = Accounts(self._users, self._store)
+        for subscription in subscriptions(self._environments, clusters, accounts):
             platform.bus.subscribe(subscription)
 
     async def prepare(self) -> None:
         """Make indexes, and be known as alive before the first session is."""
         await self._environments.prepare()
+        await self._users.prepare()
         await self._store.prepare()
         await self._store.heartbeat(self._replica_id)
 

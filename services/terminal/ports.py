@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from libs.common.contracts.events import EventData
-from services.terminal.domain import Caller, CloseReason, Closing, Cluster, Environment, SocketKind
+from services.terminal.domain import Caller, CloseReason, Closing, Cluster, Environment, SocketKind, User
 from services.terminal.protocol import Frame
 
 
@@ -51,6 +51,18 @@ class Environments(Protocol):
         ...
 
     async def find_many(self, environment_ids: Iterable[str]) -> Mapping[str, Environment]:
+        """Those that are known, by id."""
+        ...
+
+    async def apply(self, data: EventData) -> None:
+        """Keep what an event tells; older versions than the one held are ignored, and so are other events."""
+        ...
+
+
+class Users(Protocol):
+    """The read model of users and their API keys."""
+
+    async def find_many(self, user_ids: Iterable[str]) -> Mapping[str, User]:
         """Those that are known, by id."""
         ...
 
@@ -107,6 +119,14 @@ class SessionStore(Protocol):
 
     async def closed(self, session: ClosedSession) -> None:
         """Close it with its session_closed event, once: nothing happens when it is closed already."""
+        ...
+
+    async def told(self, session_id: str) -> None:
+        """The bus has its session_closed event, so nothing of it waits to be published."""
+        ...
+
+    async def forget(self, user_id: str) -> None:
+        """Delete this user's sessions that `told` was called for."""
         ...
 
     async def publish(self, session_ids: Iterable[str]) -> None:

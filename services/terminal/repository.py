@@ -1,4 +1,4 @@
-"""MongoDB: the read models of environments and clusters, and the sessions of all replicas with their events."""
+"""MongoDB: the read models of environments, users and clusters, and the sessions of all replicas with their events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from libs.common.contracts.events import (
 )
 from libs.common.messaging.outbox import PENDING, Outbox, pending
 from libs.common.mongo import Collection, Database, Document
-from services.terminal.domain import Cluster, Environment
+from libs.common.security.identities import Identities
+from services.terminal.domain import Cluster, Environment, User
 from services.terminal.ports import ClosedSession, OpenedSession
 
 _SOURCE = "terminal"
@@ -78,6 +79,19 @@ class MongoEnvironments:
         except DuplicateKeyError:
             # Either what is there is as new, or another event has just made the document.
             await self._collection.update_one(older, {"$set": changes})
+
+
+class MongoUsers(Identities):
+    """What every service knows of users and keys, and here also who may not have anything open."""
+
+    async def find_many(self, user_ids: Iterable[str]) -> Mapping[str, User]:
+        """Those that are known, by id."""
+        ids = list(user_ids)
+        documents = await self._users.find({"_id": {"$in": ids}}, {"is_active": 1, "is_deleted": 1}).to_list(len(ids))
+        return {
+            document["_id"]: User(document["_id"], document["is_active"], document["is_deleted"])
+            for document in documents
+        }
 
 
 class MongoClusters:
@@ -136,6 +150,7 @@ class MongoSessions:
     async def prepare(self) -> None:
         """Make the indexes."""
         await self._collection.create_index([("state", 1), ("owner", 1)], name="open_by_owner")
+        await self._collection.create_index("user_id", name="user")
         await self._collection.create_index("expires_at", expireAfterSeconds=0, name="closed_expire")
         life = int(OWNER_DEAD_AFTER_SECONDS * 10)
         await self._replicas.create_index("seen_at", expireAfterSeconds=life, name="dead_expire")
@@ -184,6 +199,14 @@ class MongoSessions:
             },
         )
         self._outbox.poke(session.id)
+
+    async def told(self, session_id: str) -> None:
+        """The bus has its session_closed event, which is its last."""
+        await self._collection.update_one({"_id": session_id}, {"$set": {"told": True}})
+
+    async def forget(self, user_id: str) -> None:
+        """Delete this user's sessions that `told` was called for; others may have events to publish."""
+        await self._collection.delete_many({"user_id": user_id, "told": True})
 
     async def publish(self, session_ids: Iterable[str]) -> None:
         """Flush these sessions' outboxes."""

@@ -15,7 +15,7 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import bus, measures, terminals
+from tests.bench import bus, logins, measures, terminals
 from tests.bench.kube.measures import kube_results
 from tests.bench.measures import Result, percentile
 from tests.bench.stack import OwnStack, own_stack
@@ -92,13 +92,13 @@ def show(results: list[Result], target: Path) -> None:
 
 
 def main() -> int:
-    """`python -m tests.bench [--quick] [--only stack|bus|kubernetes] [--json FILE]`."""
+    """`python -m tests.bench [--quick] [--only stack|bus|logins|kubernetes] [--json FILE]`."""
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
     parser.add_argument("--json", type=Path, default=Path("bench-results/bench.json"), help="where the JSON goes")
     parser.add_argument(
         "--only",
-        choices=("stack", "bus", "kubernetes"),
+        choices=("stack", "bus", "logins", "kubernetes"),
         help="one part of the measurements; kubernetes is among them by default when KUBECONFIG is set",
     )
     options = parser.parse_args()
@@ -111,6 +111,8 @@ def main() -> int:
             results += asyncio.run(measure(stack, options.quick))
     if options.only in (None, "bus"):
         results += asyncio.run(bus.bus_results(options.quick))
+    if options.only in (None, "logins"):
+        results += asyncio.run(logins.login_results(options.quick))
     if options.only == "kubernetes" or (options.only is None and os.environ.get("KUBECONFIG")):
         results += kube_results(options.quick)
     show(results, options.json)

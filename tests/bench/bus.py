@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +28,14 @@ from libs.common.contracts.users import UserPlanChanged
 from libs.common.messaging.streams import EVENTS_STREAM, ensure_streams
 from libs.common.settings import CommonSettings
 from tests.bench.measures import Result, percentile
-from tests.support.servers import Servers, free_port, local_servers
+from tests.bench.stack import service_process
+from tests.support.servers import Servers, local_servers
 
 _ACKS = f"$JS.ACK.{EVENTS_STREAM}"
 _AGGREGATES = 500
 _PAUSE_S = 0.005
 _PUBLISHING = 256
 _TIMEOUT_S = 600.0
-_READY_TIMEOUT_S = 60.0
 
 MakeData = Callable[[int], EventData]
 
@@ -104,14 +103,14 @@ async def bus_results(quick: bool) -> list[Result]:
 async def _measure(consumer: Consumer, client: NatsClient, servers: Servers, folder: Path, quick: bool) -> list[Result]:
     acks = Acknowledgements()
     subscription = await client.subscribe(f"{_ACKS}.{consumer.name}.>", cb=acks.on_ack)
-    async with _process(consumer, servers, folder):
+    async with service_process(consumer.app, servers, folder):
         samples = await _latency(client, acks, consumer.make, 200 if quick else 1_000)
     # What the embedded database takes part in is slower by far than the bus.
     count = (20_000 if consumer.budget else 4_000) // (10 if quick else 1)
     acks.at.clear()
     # A backlog, so that publishing takes no part in what is measured.
     await publish_many(client, consumer.make, count)
-    async with _process(consumer, servers, folder), asyncio.timeout(_TIMEOUT_S):
+    async with service_process(consumer.app, servers, folder), asyncio.timeout(_TIMEOUT_S):
         await acks.until_count(count)
     await subscription.unsubscribe()
     rate = count / (max(acks.at.values()) - min(acks.at.values()))
@@ -178,36 +177,6 @@ async def publish_many(client: NatsClient, make: MakeData, count: int) -> None:
 
     for start in range(0, count, 10_000):
         await asyncio.gather(*(one(number) for number in range(start, min(start + 10_000, count))))
-
-
-@asynccontextmanager
-async def _process(consumer: Consumer, servers: Servers, folder: Path) -> AsyncIterator[None]:
-    port = free_port()
-    settings = {
-        **{"NATS_URL": servers.nats_url, "REDIS_URL": servers.redis_url, "MONGODB_URL": servers.mongodb_url},
-        **{"LOG_LEVEL": "WARNING", "LOCAL_RUNTIME_DIR": str(folder / "runtime"), "LOCAL_RUNTIME_ISOLATION": "none"},
-    }
-    argv = [sys.executable, "-m", "uvicorn", "--factory", consumer.app, "--port", str(port), "--loop", "uvloop"]
-    process = await asyncio.create_subprocess_exec(*argv, "--log-level", "warning", env={**os.environ, **settings})
-    try:
-        await _until_ready(port)
-        yield
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-async def _until_ready(port: int) -> None:
-    import httpx
-
-    async with asyncio.timeout(_READY_TIMEOUT_S), httpx.AsyncClient() as http:
-        while True:
-            try:
-                if (await http.get(f"http://127.0.0.1:{port}/health/ready")).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
-            await asyncio.sleep(0.1)
 
 
 async def _replay(client: NatsClient, servers: Servers, count: int) -> list[Result]:

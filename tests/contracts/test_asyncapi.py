@@ -47,7 +47,7 @@ class TestDocument:
             assert reference.keys() == {"$ref"}
 
     def test_every_type_has_a_message_that_one_service_sends(self, document: dict[str, Any]) -> None:
-        assert document["components"]["messages"].keys() == {*EVENT_TYPES, "usage", "deadLetter"}
+        assert document["components"]["messages"].keys() == {*EVENT_TYPES, "usage", "sighting", "deadLetter"}
         for name, model in EVENT_TYPES.items():
             aggregate = model.TYPE.split(".")[0]
             senders = [
@@ -125,8 +125,8 @@ class TestFamilies:
     )
     def test_a_filter_means_what_it_means_to_the_server(self, subject_filter: str, heard: list[str]) -> None:
         messages = {name: f"devpocket.env.id.{name}" for name in ("created", "updated")}
-        assert Family("env", "", "envs", messages).heard_by(subject_filter) == heard
+        assert Family("env", "", ("envs",), messages).heard_by(subject_filter) == heard
 
     def test_each_type_is_in_one(self) -> None:
         names = [name for family in families() for name in family.messages]
-        assert sorted(names) == sorted([*EVENT_TYPES, "usage"])
+        assert sorted(names) == sorted([*EVENT_TYPES, "usage", "sighting"])

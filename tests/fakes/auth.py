@@ -8,12 +8,24 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from libs.common.contracts.events import Event, EventData
-from services.auth.domain import LockoutPolicy, Session, User
+from libs.common.contracts.users import MailPurpose
+from services.auth.domain.api_keys import StoredKey
+from services.auth.domain.links import Link
+from services.auth.domain.sessions import Device, Session
+from services.auth.domain.users import LockoutPolicy, User
 from services.auth.errors import EmailTakenError, InvalidGoogleTokenError, UsernameTakenError
-from services.auth.ports import AccessToken, GoogleIdentities, GoogleIdentity
+from services.auth.mail.texts import mail_with_link
+from services.auth.ports import AccessToken, GoogleIdentities, GoogleIdentity, Mail, Rotation
 from services.auth.service.accounts import AccountService
+from services.auth.service.api_keys import ApiKeyService
+from services.auth.service.credentials import Credentials
+from services.auth.service.deletion import DeletionService
+from services.auth.service.mails import LinkRules, MailService
+from services.auth.service.recovery import RecoveryService
 from services.auth.service.sessions import SessionService
 from services.auth.service.sign_in import SignInService
+
+PHONE = Device("Ada's phone", "192.0.2.7")
 
 
 class ManualClock:
@@ -97,17 +109,45 @@ class MemorySessions:
         await asyncio.sleep(0)
         return next((s for s in self.stored.values() if s.family_hash == family_hash), None)
 
+    async def get(self, session_id: str) -> Session | None:
+        await asyncio.sleep(0)
+        return self.stored.get(session_id)
+
     async def live_ids(self, user: User, now: datetime) -> list[str]:
         await asyncio.sleep(0)
         mine = [s for s in self.stored.values() if s.user_id == user.id and s.epoch == user.session_epoch]
         return [s.id for s in mine if s.revoked_at is None and s.expires_at > now]
 
-    async def rotate(self, session: Session, secret_hash: str, now: datetime, expires_at: datetime) -> bool:
+    async def page(self, user: User, now: datetime, before: str | None, limit: int) -> list[Session]:
+        ids = sorted(await self.live_ids(user, now), reverse=True)
+        return [self.stored[found] for found in ids if before is None or found < before][:limit]
+
+    async def rotate(self, session: Session, rotation: Rotation) -> bool:
         await asyncio.sleep(0)
         current = self.stored[session.id]
         if current.secret_hash != session.secret_hash or current.revoked_at is not None:
             return False
-        self.stored[session.id] = replace(current, secret_hash=secret_hash, last_used_at=now, expires_at=expires_at)
+        self.stored[session.id] = replace(
+            current,
+            secret_hash=rotation.secret_hash,
+            last_used_at=rotation.at,
+            address=rotation.address,
+            expires_at=rotation.expires_at,
+        )
+        return True
+
+    async def move(self, session_id: str, epoch: int) -> None:
+        current = self.stored[session_id]
+        if current.revoked_at is None and current.epoch < epoch:
+            self.stored[session_id] = replace(current, epoch=epoch)
+
+    async def seen(self, session_id: str, at: datetime, address: str | None) -> None:
+        current = self.stored.get(session_id)
+        if current is not None and current.last_used_at < at:
+            self.stored[session_id] = replace(current, last_used_at=at, address=address)
+
+    async def remove_all(self, user_id: str) -> bool:
+        self.stored = {key: session for key, session in self.stored.items() if session.user_id != user_id}
         return True
 
     async def end(self, session_id: str, now: datetime, events: Sequence[Event]) -> bool:
@@ -121,6 +161,99 @@ class MemorySessions:
 
     async def announce(self, session_id: str) -> None:
         self.announced.append(session_id)
+
+
+class MemoryApiKeys:
+    """Keys in a dict."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, StoredKey] = {}
+        self.events: list[Event] = []
+        self.announced: list[str] = []
+
+    async def insert(self, key: StoredKey, events: Sequence[Event]) -> None:
+        await asyncio.sleep(0)
+        self.stored[key.id] = key
+        self.events += events
+
+    async def of(self, user_id: str) -> list[StoredKey]:
+        await asyncio.sleep(0)
+        return sorted((k for k in self.stored.values() if k.user_id == user_id), key=lambda k: k.id, reverse=True)
+
+    async def revoke(self, key: StoredKey, now: datetime, events: Sequence[Event]) -> bool:
+        await asyncio.sleep(0)
+        if self.stored.pop(key.id, None) is None:
+            return False
+        self.events += events
+        return True
+
+    async def seen(self, key_id: str, at: datetime, address: str | None) -> None:
+        if key_id in self.stored:
+            self.stored[key_id] = replace(self.stored[key_id], last_used_at=at, last_address=address)
+
+    async def announce(self, key_id: str) -> None:
+        self.announced.append(key_id)
+
+    async def remove_all(self, user_id: str) -> bool:
+        self.stored = {name: key for name, key in self.stored.items() if key.user_id != user_id}
+        return True
+
+
+class MemoryLinks:
+    """Links in a dict."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, Link] = {}
+        self.used: set[str] = set()
+
+    async def keep(self, link: Link) -> None:
+        await asyncio.sleep(0)
+        self.stored.setdefault(link.hash, link)
+
+    async def use(self, link_hash: str, purpose: MailPurpose, now: datetime) -> Link | None:
+        await asyncio.sleep(0)
+        link = self.stored.get(link_hash)
+        if link is None or link_hash in self.used or link.purpose != purpose or link.expires_at <= now:
+            return None
+        self.used.add(link_hash)
+        return link
+
+    async def remove_all(self, user_id: str) -> None:
+        self.stored = {name: link for name, link in self.stored.items() if link.user_id != user_id}
+
+
+class MemoryStrangers:
+    """Counts in a dict."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, int] = {}
+        self.locks: dict[str, datetime] = {}
+
+    async def locked_until(self, name: str) -> datetime | None:
+        await asyncio.sleep(0)
+        return self.locks.get(name.lower())
+
+    async def count_failure(self, name: str, now: datetime, policy: LockoutPolicy) -> None:
+        await asyncio.sleep(0)
+        count = self.failures.get(name.lower(), 0) + 1
+        if count >= policy.max_failures:
+            self.locks[name.lower()] = now + policy.duration
+            count = 0
+        self.failures[name.lower()] = count
+
+
+class SentMails:
+    """Keeps mails; `failing` is raised instead."""
+
+    def __init__(self) -> None:
+        self.mails: list[Mail] = []
+        self.failing: Exception | None = None
+
+    async def send(self, mail: Mail) -> None:
+        await asyncio.sleep(0)
+        if self.failing is not None:
+            raise self.failing
+        self.mails.append(mail)
 
 
 class DeadSessionList:
@@ -179,21 +312,53 @@ class AuthOnFakes:
     dead: DeadSessionList = field(default_factory=DeadSessionList)
     hasher: PlainHasher = field(default_factory=PlainHasher)
 
+    keys: MemoryApiKeys = field(default_factory=MemoryApiKeys)
+    links: MemoryLinks = field(default_factory=MemoryLinks)
+    strangers: MemoryStrangers = field(default_factory=MemoryStrangers)
+    sent: SentMails = field(default_factory=SentMails)
+    sends_mails: bool = True
+
     def __post_init__(self) -> None:
         self.sessions = SessionService(
-            self.users, self.stored_sessions, PlainTokens(), self.dead, self.clock, life=timedelta(days=30)
-        )
-        self.sign_in = SignInService(
             self.users,
-            self.sessions,
-            self.hasher,
-            self.google,
-            self.clock,
-            lockout=LockoutPolicy(5, timedelta(minutes=30)),
+            self.stored_sessions,
+            self.keys,
+            tokens=PlainTokens(),
+            dead=self.dead,
+            clock=self.clock,
+            life=timedelta(days=30),
         )
+        lockout = LockoutPolicy(5, timedelta(minutes=30))
+        credentials = Credentials(self.users, self.strangers, self.hasher, self.clock, lockout=lockout)
+        self.sign_in = SignInService(self.users, self.sessions, credentials, self.google, self.clock)
         self.accounts = AccountService(self.users, self.sessions, self.hasher, self.clock)
+        self.api_keys = ApiKeyService(self.users, self.keys, self.dead, self.clock)
+        self.recovery = RecoveryService(
+            self.users,
+            self.links,
+            self.sessions,
+            credentials=credentials,
+            hasher=self.hasher,
+            clock=self.clock,
+            sends_mails=self.sends_mails,
+        )
+        self.deletion = DeletionService(
+            self.users,
+            self.stored_sessions,
+            self.keys,
+            self.links,
+            sessions=self.sessions,
+            credentials=credentials,
+            clock=self.clock,
+        )
+        lives: dict[MailPurpose, timedelta] = {
+            "verify_email": timedelta(hours=24),
+            "reset_password": timedelta(hours=1),
+        }
+        rules = LinkRules(b"key", "http://gateway", lives)
+        self.mails = MailService(self.users, self.links, self.sent, texts=mail_with_link, clock=self.clock, rules=rules)
 
     def payloads(self, kind: type[EventData]) -> list[EventData]:
         """The data of all events of one kind."""
-        events = [*self.users.events, *self.stored_sessions.events]
+        events = [*self.users.events, *self.stored_sessions.events, *self.keys.events]
         return [data for event in events if isinstance(data := event.payload(), kind)]

@@ -10,6 +10,8 @@ from libs.common.contracts.clusters import ClusterState, ClusterStatus
 from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.contracts.events import Event
 from libs.common.contracts.telemetry import UsageSample
+from libs.common.contracts.users import UserDeleted, UserState
+from services.envs.allowance import Occupant
 from services.envs.catalog import Template
 from services.envs.entities import Change, Environment, Usage
 from services.envs.plans import Account, Place
@@ -28,6 +30,11 @@ class FakeEnvironments:
     async def places(self, user_id: str) -> list[Place]:
         """See EnvironmentStore."""
         return [Place(e.slot, e.name) for e in self.found.values() if e.user_id == user_id and e.slot is not None]
+
+    async def occupants(self, user_id: str) -> list[Occupant]:
+        """See EnvironmentStore."""
+        mine = [e for e in self.found.values() if e.user_id == user_id and e.is_live]
+        return [Occupant(e.id, e.desired, e.last_accessed or e.created_at) for e in mine]
 
     async def insert(self, environment: Environment, events: Sequence[Event]) -> None:
         """See EnvironmentStore. `thefts` are inserted just before, as another replica would."""
@@ -96,8 +103,16 @@ class FakeAccounts:
     def __init__(self) -> None:
         self.found: dict[str, Account] = {}
 
-    async def keep(self, account: Account) -> None:
-        """See AccountStore."""
+    async def take(self, state: UserState) -> None:
+        """Keep what auth says, as the real read model does."""
+        account = Account(
+            user_id=state.user_id,
+            plan=state.plan,
+            is_active=state.is_active,
+            is_verified=state.is_verified,
+            is_deleted=isinstance(state, UserDeleted),
+            version=state.version,
+        )
         known = self.found.get(account.user_id)
         if known is None or known.version < account.version:
             self.found[account.user_id] = account
@@ -105,6 +120,31 @@ class FakeAccounts:
     async def get(self, user_id: str) -> Account | None:
         """See AccountStore."""
         return self.found.get(user_id)
+
+
+class FakeDepartures:
+    """DepartureStore."""
+
+    def __init__(self, accounts: FakeAccounts) -> None:
+        self.begun: dict[str, int] = {}
+        self.told: dict[str, int] = {}
+        self.events: list[Event] = []
+        self._accounts = accounts
+
+    async def begin(self, user_id: str, environments: int) -> None:
+        """See DepartureStore."""
+        if self._accounts.found[user_id].is_deleted:
+            self.begun.setdefault(user_id, environments)
+
+    async def untold(self, user_id: str) -> int | None:
+        """See DepartureStore."""
+        return self.begun.get(user_id) if user_id not in self.told else None
+
+    async def tell(self, user_id: str, environments: int, event: Event) -> None:
+        """See DepartureStore."""
+        if self._accounts.found[user_id].is_deleted and user_id not in self.told:
+            self.told[user_id] = environments
+            self.events.append(event)
 
 
 class FakeClusters:

@@ -50,6 +50,11 @@ class StackPaths:
         return self.root / "logs"
 
     @property
+    def mails(self) -> Path:
+        """What would have been mailed, where no SMTP server is set up."""
+        return self.root / "mails"
+
+    @property
     def nats(self) -> Path:
         """Configuration and JetStream's files."""
         return self.root / "nats"

@@ -76,7 +76,8 @@ def make_plan(
     names = {item.name: replica_names(item.name, options.replicas.get(item.name, 1)) for item in options.services}
     ports = {name: picker.pick(previous_ports.get(name)) for group in names.values() for name in group}
     jwks_url = ",".join(f"http://{LOOPBACK}:{ports[auth]}{JWKS_PATH}" for auth in names["auth"])
-    settings = stack_settings(operator, connections, credentials, options.paths, jwks_url)
+    url = f"http://{LOOPBACK}:{options.port}"
+    settings = stack_settings(operator, connections, credentials, options.paths, jwks_url=jwks_url, public_url=url)
     environment = with_inherited(settings)
     services = tuple(
         service_process(item, name, ports[name], environment, options.working_dir)
@@ -89,7 +90,7 @@ def make_plan(
     gateway = gateway_process(config, options.paths, options.port)
     stages = (Stage("infrastructure", infrastructure), Stage("services", services), Stage("gateway", (gateway,)))
     shown = {name: without_login(settings[name]) for name in ("MONGODB_URL", "NATS_URL", "REDIS_URL")}
-    return StackPlan(f"http://{LOOPBACK}:{options.port}", stages, shown, settings)
+    return StackPlan(url, stages, shown, settings)
 
 
 def _infrastructure(

@@ -15,7 +15,9 @@ KNOWN = (
     *("MONGODB_URL", "DATABASE_NAME", "REDIS_URL", "NATS_URL", "SECRET_KEY", "ENVIRONMENT", "DEBUG"),
     *("LOG_LEVEL", "LOG_FORMAT", "ALLOWED_ORIGINS", "ACCESS_TOKEN_EXPIRE_MINUTES", "RATE_LIMIT_GLOBAL"),
     *("RATE_LIMIT_AUTH", "MAX_BODY_BYTES", "REQUIRE_EMAIL_VERIFICATION", "RUNTIME", "KUBECONFIG"),
-    *("GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET", "ADMIN_EMAIL", "ADMIN_PASSWORD"),
+    *("GOOGLE_CLIENT_ID", "GOOGLE_CLIENT_SECRET", "GOOGLE_CERTS_URL", "ADMIN_EMAIL", "ADMIN_PASSWORD"),
+    *("PUBLIC_URL", "SMTP_URL", "MAIL_FROM", "MAIL_FOLDER", "VERIFY_LINK_HOURS", "RESET_LINK_MINUTES"),
+    "AUDIT_RETENTION_DAYS",
     *("OTEL_EXPORTER_OTLP_ENDPOINT", "JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE", "STREAM_REPLICAS"),
     *("STREAM_MAX_AGE_DAYS", "LOCAL_RUNTIME_DIR", "LOCAL_RUNTIME_ISOLATION", "REGION_NAME", "KUBERNETES_CONTEXT"),
     *("KUBERNETES_NAMESPACE_PREFIX", "KUBERNETES_IMAGE_PULL_POLICY", "KUBERNETES_STORAGE_CLASS"),
@@ -43,7 +45,9 @@ def stack_settings(
     connections: Mapping[str, str],
     credentials: Credentials,
     paths: StackPaths,
+    *,
     jwks_url: str,
+    public_url: str,
 ) -> dict[str, str]:
     """The full settings. `connections` are the URLs of the servers that this stack runs itself."""
     defaults = {
@@ -53,6 +57,8 @@ def stack_settings(
         "RUNTIME": "local",
         "LOCAL_RUNTIME_DIR": str(paths.runtime),
         "JWKS_URL": jwks_url,
+        "PUBLIC_URL": public_url,
+        "MAIL_FOLDER": str(paths.mails),
     }
     # An empty SECRET_KEY or RUNTIME= left over in a .env file is not a choice; an empty rate limit is one.
     chosen = {name: value for name, value in operator.items() if value or name not in defaults}

@@ -13,7 +13,7 @@ from libs.common.asyncapi import dead_letters
 from libs.common.asyncapi.families import Family, families
 from libs.common.asyncapi.listeners import Listener, durable_listeners, live_listeners, plain_schemas
 from libs.common.contracts.events import EVENT_TYPES, Event
-from libs.common.contracts.telemetry import USAGE_SUBJECTS
+from libs.common.contracts.telemetry import SIGHTING_SUBJECTS, USAGE_SUBJECTS
 from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE
 
@@ -23,7 +23,7 @@ _DESCRIPTION = f"""\
 Every lifecycle event is a CloudEvents 1.0 envelope in JSON on the JetStream stream `{EVENTS_STREAM}`: one total order,
 so a sequence number names a moment of the whole system. Delivery is at least once and may be out of order: keep the
 newest `version`, `generation` or stream sequence. Consumers ignore fields they do not know; a new meaning is a new type
-with a higher version. Usage samples travel on core NATS, at most once, and are not stored."""
+with a higher version. Usage samples and sightings travel on core NATS, at most once, and are not stored."""
 _PARAMETERS = {
     "environment_id": "An environment's id: 32 hex digits",
     "user_id": "A user's id: 32 hex digits",
@@ -35,6 +35,7 @@ def asyncapi_document(brokers: Mapping[str, NatsBroker], *, version: str) -> _Js
     """What `brokers` (by service, not connected) and the event models say."""
     found = families()
     durable = durable_listeners(brokers)
+    plain = plain_schemas(brokers)
     return {
         "asyncapi": "3.0.0",
         "id": "urn:devpocket:server",
@@ -50,19 +51,21 @@ def asyncapi_document(brokers: Mapping[str, NatsBroker], *, version: str) -> _Js
         },
         "channels": {**{family.name: _channel(family) for family in found}, "dlq": dead_letters.CHANNEL},
         "operations": {
-            **{f"{family.publisher}.send.{family.name}": _send(family) for family in found},
+            **{f"{name}.send.{family.name}": _send(family, name) for family in found for name in family.publishers},
             **_receives([*durable, *live_listeners(brokers)], found),
             **dead_letters.operations(sorted({listener.service for listener in durable if listener.durable})),
         },
         "components": {
             "messages": {
                 **{name: _event(name) for name in EVENT_TYPES},
-                "usage": _usage(),
+                "usage": _plain("usage", "UsageSample", "What an environment uses now"),
+                "sighting": _plain("sighting", "Sighting", "A session or an API key was used"),
                 "deadLetter": dead_letters.MESSAGE,
             },
             "schemas": {
                 **_event_schemas(),
-                "UsageSample": plain_schemas(brokers)[USAGE_SUBJECTS],
+                "UsageSample": plain[USAGE_SUBJECTS],
+                "Sighting": plain[SIGHTING_SUBJECTS],
                 "DeadLetterHeaders": dead_letters.HEADERS,
             },
         },
@@ -77,19 +80,19 @@ def _channel(family: Family) -> _Json:
         parameters["event"] = {"description": "The event's name within its type", "enum": sorted(set(events))}
     return {
         "address": family.address,
-        "description": f"Published by {family.publisher} only.",
+        "description": f"Published by {' and '.join(family.publishers)} only.",
         "servers": [{"$ref": "#/servers/nats"}],
         "parameters": parameters,
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in family.messages},
     }
 
 
-def _send(family: Family) -> _Json:
+def _send(family: Family, publisher: str) -> _Json:
     return {
         "action": "send",
-        "title": f"{family.publisher} publishes",
+        "title": f"{publisher} publishes",
         "channel": {"$ref": f"#/channels/{family.name}"},
-        "tags": [{"name": family.publisher}],
+        "tags": [{"name": publisher}],
         "messages": _references(family, family.messages),
     }
 
@@ -154,12 +157,12 @@ def _event(name: str) -> _Json:
     }
 
 
-def _usage() -> _Json:
+def _plain(name: str, model: str, summary: str) -> _Json:
     return {
-        "name": "usage",
-        "title": "UsageSample",
-        "summary": "What an environment uses now",
-        "payload": {"$ref": "#/components/schemas/UsageSample"},
+        "name": name,
+        "title": model,
+        "summary": summary,
+        "payload": {"$ref": f"#/components/schemas/{model}"},
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from libs.common.contracts.events import EVENT_TYPES, EventData
-from libs.common.contracts.telemetry import USAGE_SUBJECTS
+from libs.common.contracts.telemetry import SIGHTING_SUBJECTS, USAGE_SUBJECTS
 
 # Who publishes the events of an aggregate. A service publishes about nothing else.
 PUBLISHERS = {
@@ -22,11 +22,14 @@ _ID = "id"
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Messages that share a subject but for their parameters. `messages`: the subject of each, by its name."""
+    """Messages that share a subject but for their parameters.
+
+    `publishers`: the services that send them. `messages`: the subject of each, by its name.
+    """
 
     name: str
     address: str
-    publisher: str
+    publishers: tuple[str, ...]
     messages: dict[str, str]
 
     def heard_by(self, subject_filter: str) -> list[str]:
@@ -35,13 +38,16 @@ class Family:
 
 
 def families() -> list[Family]:
-    """All of them: one per aggregate, and the usage samples."""
+    """All of them: one per aggregate, and what travels on core NATS."""
     by_aggregate: dict[str, list[type[EventData]]] = {}
     for model in EVENT_TYPES.values():
         by_aggregate.setdefault(model.TYPE.split(".")[0], []).append(model)
     found = [_family(aggregate, models) for aggregate, models in by_aggregate.items()]
     usage = {"usage": USAGE_SUBJECTS.replace("*", _ID)}
-    found.append(Family("telemetry", USAGE_SUBJECTS.replace("*", "{environment_id}"), "orchestrator", usage))
+    found.append(Family("telemetry", USAGE_SUBJECTS.replace("*", "{environment_id}"), ("orchestrator",), usage))
+    seen = {"sighting": SIGHTING_SUBJECTS.replace("*", _ID)}
+    address = SIGHTING_SUBJECTS.replace("*", "{user_id}")
+    found.append(Family("sightings", address, tuple(sorted({*PUBLISHERS.values()})), seen))
     return sorted(found, key=lambda family: family.name)
 
 
@@ -52,7 +58,7 @@ def _family(aggregate: str, models: Sequence[type[EventData]]) -> Family:
     return Family(
         name=aggregate,
         address=f"devpocket.{aggregate}.{{{models[0].AGGREGATE_FIELD}}}.{{event}}",
-        publisher=publisher,
+        publishers=(publisher,),
         messages={
             f"devpocket.{model.TYPE}": f"devpocket.{aggregate}.{_ID}.{model.TYPE.split('.')[1]}" for model in models
         },

@@ -47,6 +47,7 @@ def live_listeners(services: Mapping[str, NatsBroker]) -> list[Listener]:
     found = [Listener(service, revocation.SUBJECT, "revocations") for service in services]
     found.append(Listener("envs", EVENTS_SUBJECTS, "live"))
     found.append(Listener("terminal", "devpocket.env.*.*", "sockets"))
+    found += [Listener("terminal", f"devpocket.user.*.{name}", f"{name}-users") for name in ("updated", "deleted")]
     return found
 
 

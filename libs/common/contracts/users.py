@@ -11,6 +11,7 @@ from libs.common.contracts.base import EventData
 from libs.common.contracts.identity import Plan, Scope
 
 SignInMethod = Literal["password", "google"]
+MailPurpose = Literal["verify_email", "reset_password"]
 EndReason = Literal[
     "logout",
     "refresh_reuse",
@@ -124,7 +125,7 @@ class UserMailRequested(UserEvent):
 
     TYPE = "user.mail_requested.v1"
 
-    purpose: Literal["verify_email", "reset_password"]
+    purpose: MailPurpose
 
 
 class UserApiKeyCreated(UserEvent):

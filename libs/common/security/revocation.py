@@ -4,10 +4,10 @@ Every process holds the set in memory, because looking it up must cost nothing. 
 
 - at once, over a Redis channel. Each process confirms what it heard, and `store` waits for them: when a logout is
   answered, no process accepts the session any more. A process that hangs delays the answer by CONFIRM_WITHIN_S at most.
-- from the event `devpocket.user.<id>.sessions_revoked`, a plain subscription: it carries them while Redis is away.
+- from the event `devpocket.user.<id>.sessions_revoked`: it carries them while Redis is away. `revocation_feed` hears it
+  as it comes, and reads back from the stream what this process cannot have heard.
 - from a sorted set in Redis (session id by expiry), read at start, after every reconnect and every REFRESH_INTERVAL_S.
-  What is missing there, because Redis was away or has lost it, is put back by whoever knows it: a process that starts
-  later has nothing else to learn it from.
+  What is missing there, because Redis was away or has lost it, is put back by whoever knows it.
 
 So a dead session comes back to life nowhere for longer than REFRESH_INTERVAL_S while Redis works. While Redis and NATS
 are both away a token of a revoked session is accepted no longer than its own life (ACCESS_TOKEN_EXPIRE_MINUTES).
@@ -115,14 +115,20 @@ class Revocations:
             await self._redis.zadd(_KEY, missing, nx=True)
 
     def on_message(self, payload: bytes) -> None:
-        """A `sessions_revoked` event, raw from the subscription; anything else is ignored."""
+        """A `sessions_revoked` event, raw from the stream or a subscription; anything else is ignored.
+
+        It may come late: no token is younger than the event, so its own time says how long it matters.
+        """
         try:
-            data = Event.model_validate(json.loads(payload)).payload()
-        except ValueError as error:
+            event = Event.model_validate(json.loads(payload))
+            data = event.payload()
+            # A clock that is ahead must not make it matter for ever.
+            until = min(event.time.timestamp(), time.time()) + self._token_life_s
+        except (ValueError, OverflowError, RecursionError) as error:
             log.warning("revocation event ignored", error=str(error))
             return
         if isinstance(data, UserSessionsRevoked):
-            self.add(data.session_ids)
+            self._remember(dict.fromkeys(data.session_ids, until))
 
     async def start(self) -> None:
         """Keep the set fresh until `stop`."""

@@ -17,12 +17,17 @@ class SealBrokenError(Exception):
     """The text was not sealed with this SECRET_KEY for this purpose, or was changed since."""
 
 
+def derived_key(secret_key: str, purpose: str) -> bytes:
+    """256 bits that tell nothing of SECRET_KEY, nor of the key for another purpose (RFC 5869)."""
+    info = f"devpocket/{purpose}".encode()
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=info).derive(secret_key.encode())
+
+
 class Sealer:
     """Seals and opens short secrets for one purpose."""
 
     def __init__(self, secret_key: str, purpose: str) -> None:
-        derived = HKDF(algorithm=SHA256(), length=32, salt=None, info=f"devpocket/{purpose}".encode())
-        self._fernet = Fernet(base64.urlsafe_b64encode(derived.derive(secret_key.encode())))
+        self._fernet = Fernet(base64.urlsafe_b64encode(derived_key(secret_key, purpose)))
 
     def seal(self, secret: str) -> str:
         """URL-safe text that only `open` with the same key and purpose can read."""

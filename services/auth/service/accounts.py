@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from libs.common.clock import Clock
 from libs.common.context import set_actor
 from libs.common.contracts.events import EventData
 from libs.common.contracts.identity import Plan
-from libs.common.contracts.users import UserPlanChanged, UserUpdated
+from libs.common.contracts.users import EndReason, UserPlanChanged, UserUnlocked, UserUpdated
 from libs.common.errors import UnauthenticatedError
 from libs.common.ids import new_id
-from services.auth.domain import User, check_password, check_username
+from services.auth.domain.rules import check_password, check_username
+from services.auth.domain.users import User
 from services.auth.errors import EmailTakenError, OwnAccountError, UsernameTakenError, UserNotFoundError
 from services.auth.ports import PasswordHasher, Users
-from services.auth.service.changes import change_user, events_about
-from services.auth.service.sessions import Reason, SessionService, sessions_revoked
+from services.auth.service.changes import events_about
+from services.auth.service.sessions import SessionService
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,27 +109,18 @@ class AccountService:
         Who is deactivated or stops being an administrator is signed out everywhere, because access tokens carry both.
         """
         user = await self._users.get(user_id)
-        if user is None:
+        if user is None or user.deleted_at is not None:
             raise UserNotFoundError
-        ended: list[str] = []
+        reason = _reason_to_sign_out(user, change)
 
-        async def decide(current: User) -> tuple[User, list[EventData]]:
-            nonlocal ended
-            ended = []
-            changed, events = _apply(current, change)
-            reason = _reason_to_sign_out(current, changed)
-            if reason is not None:
-                if by == current.id:
-                    raise OwnAccountError
-                ended = await self._sessions.live_ids(current)
-                changed = replace(changed, session_epoch=current.session_epoch + 1)
-                events += sessions_revoked(user_id, ended, reason)
-            return changed, events
+        def decide(current: User) -> tuple[User, list[EventData]]:
+            if current.deleted_at is not None:
+                raise UserNotFoundError
+            if by == current.id and _reason_to_sign_out(current, change) is not None:
+                raise OwnAccountError
+            return _apply(current, change)
 
-        changed = await change_user(self._users, user, decide)
-        if ended:
-            await self._sessions.bury(user_id, ended)
-        return changed
+        return await self._sessions.change_and_end(user, decide, reason or "deactivated")
 
 
 def _apply(user: User, change: AccountChange) -> tuple[User, list[EventData]]:
@@ -142,18 +134,22 @@ def _apply(user: User, change: AccountChange) -> tuple[User, list[EventData]]:
         fields |= {"locked_until": None, "failed_logins": 0}
     if not fields:
         return user, []
+    if _reason_to_sign_out(user, change) is not None:
+        fields["session_epoch"] = user.session_epoch + 1
     changed = user.changed(**fields)
     events: list[EventData] = []
     if "plan" in fields:
         events.append(UserPlanChanged(**changed.state))
     if "is_active" in fields:
         events.append(UserUpdated(**changed.state))
+    if "failed_logins" in fields:
+        events.append(UserUnlocked(user_id=user.id))
     return changed, events
 
 
-def _reason_to_sign_out(before: User, after: User) -> Reason | None:
-    if before.is_active and not after.is_active:
+def _reason_to_sign_out(user: User, change: AccountChange) -> EndReason | None:
+    if user.is_active and change.is_active is False:
         return "deactivated"
-    if before.plan is Plan.ADMIN and after.plan is not Plan.ADMIN:
+    if user.plan is Plan.ADMIN and change.plan not in {None, Plan.ADMIN}:
         return "demoted"
     return None

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from libs.common.context import current_cause
 from libs.common.contracts.events import Event, EventData
 from libs.common.errors import UnavailableError
-from services.auth.domain import User
+from services.auth.domain.users import User
 from services.auth.errors import UserNotFoundError
 from services.auth.ports import Users
 

@@ -6,17 +6,19 @@ from libs.common.clock import Clock
 from libs.common.contracts.events import EventData
 from libs.common.contracts.identity import Plan
 from libs.common.ids import new_id
-from services.auth.domain import LockoutPolicy, User, username_from
+from services.auth.domain.rules import username_from
+from services.auth.domain.sessions import Device
+from services.auth.domain.users import User
 from services.auth.errors import (
     AccountInactiveError,
     EmailTakenError,
     GoogleNotConfiguredError,
-    IncorrectCredentialsError,
     InvalidGoogleTokenError,
     UsernameTakenError,
 )
-from services.auth.ports import GoogleIdentities, GoogleIdentity, PasswordHasher, Users
+from services.auth.ports import GoogleIdentities, GoogleIdentity, Users
 from services.auth.service.changes import change_user, events_about
+from services.auth.service.credentials import Credentials
 from services.auth.service.sessions import SessionService, Tokens
 
 _USERNAME_TRIES = 5
@@ -29,44 +31,24 @@ class SignInService:
         self,
         users: Users,
         sessions: SessionService,
-        hasher: PasswordHasher,
+        credentials: Credentials,
         google: GoogleIdentities | None,
         clock: Clock,
-        *,
-        lockout: LockoutPolicy,
     ) -> None:
         self._users = users
         self._sessions = sessions
-        self._hasher = hasher
+        self._credentials = credentials
         self._google = google
         self._clock = clock
-        self._lockout = lockout
 
-    async def with_password(self, name_or_email: str, password: str) -> Tokens:
-        """Raises IncorrectCredentialsError, AccountLockedError, AccountInactiveError.
-
-        Guesses may be checked side by side, but each is counted by one conditional write that also sees the lock, so
-        their answers are those of some order one after another: never more than the allowed number are "incorrect",
-        and none gets in after the lock.
-        """
-        name = name_or_email.strip()
-        user = await (self._users.by_email(name) if "@" in name else self._users.by_name(name))
-        if user is not None:
-            user.refuse_if_locked(self._clock())
-        right = await self._hasher.verify(password, user.password_hash if user is not None else None)
-        if user is None:
-            raise IncorrectCredentialsError
-        if not right:
-            await change_user(self._users, user, self._count_failure)
-            raise IncorrectCredentialsError
+    async def with_password(self, name_or_email: str, password: str, device: Device) -> Tokens:
+        """Raises IncorrectCredentialsError, AccountLockedError, AccountInactiveError."""
+        user = await self._credentials.user(name_or_email, password)
         if not user.is_active:
             raise AccountInactiveError
-        return await self._sessions.begin(user, "password")
+        return await self._sessions.begin(user, "password", device)
 
-    async def _count_failure(self, user: User) -> tuple[User, list[EventData]]:
-        return user.after_failed_login(self._clock(), self._lockout)
-
-    async def with_google(self, token: str) -> Tokens:
+    async def with_google(self, token: str, device: Device) -> Tokens:
         """Raises GoogleNotConfiguredError, InvalidGoogleTokenError, AccountInactiveError."""
         if self._google is None:
             raise GoogleNotConfiguredError
@@ -76,7 +58,7 @@ class SignInService:
             user = await self._link_or_register(identity)
         if not user.is_active:
             raise AccountInactiveError
-        return await self._sessions.begin(user, "google")
+        return await self._sessions.begin(user, "google", device)
 
     async def _link_or_register(self, identity: GoogleIdentity) -> User:
         """Both sides must have proved the address: else whoever registers it first would own the other's account."""

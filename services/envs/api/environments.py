@@ -1,4 +1,4 @@
-"""/api/v1/environments: any signed-in user, each their own."""
+"""/api/v1/environments: any user, each their own. An API key needs the scope `environments` for more than to look."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from libs.common.contracts.environments import EnvironmentStatus
-from libs.common.http.auth import CurrentUser
+from libs.common.http.auth import CurrentUser, EnvironmentsUser
 from libs.common.http.problems import responses
 from services.envs.api.collaborators import Environments, UsageOf
 from services.envs.api.cursors import ENVIRONMENT_ID, decode_cursor, encode_cursor
@@ -37,7 +37,7 @@ _MESSAGES = {
 
 @router.post("", status_code=201, summary="Create an environment", responses=responses(400, 403, 409))
 async def create_environment(
-    user: CurrentUser, environments: Environments, body: EnvironmentCreate
+    user: EnvironmentsUser, environments: Environments, body: EnvironmentCreate
 ) -> EnvironmentResponse:
     """It is being created when this answers: follow its status with GET /api/v1/events."""
     return EnvironmentResponse.of(await environments.create(user, body.to_domain()))
@@ -75,15 +75,15 @@ async def get_environment(
 @router.put("/{environment_id}", summary="Update an environment (as PATCH)", responses=responses(400, 403, 404, 409))
 @router.patch("/{environment_id}", summary="Update an environment", responses=responses(400, 403, 404, 409))
 async def update_environment(
-    user: CurrentUser, environments: Environments, environment_id: EnvironmentId, body: EnvironmentUpdate
+    user: EnvironmentsUser, environments: Environments, environment_id: EnvironmentId, body: EnvironmentUpdate
 ) -> EnvironmentResponse:
     """Takes effect at the next start. What is null or left out stays as it is; an empty text clears."""
     return EnvironmentResponse.of(await environments.update(user, environment_id, body.to_domain()))
 
 
-@router.delete("/{environment_id}", summary="Delete an environment", responses=responses(404))
+@router.delete("/{environment_id}", summary="Delete an environment", responses=responses(403, 404))
 async def delete_environment(
-    user: CurrentUser, environments: Environments, environment_id: EnvironmentId
+    user: EnvironmentsUser, environments: Environments, environment_id: EnvironmentId
 ) -> CommandResponse:
     """With its workspace, for good. Always allowed, also twice."""
     return await _command(user, environments, environment_id, Command.DELETE)
@@ -91,15 +91,15 @@ async def delete_environment(
 
 @router.post("/{environment_id}/start", summary="Start an environment", responses=responses(403, 404, 409))
 async def start_environment(
-    user: CurrentUser, environments: Environments, environment_id: EnvironmentId
+    user: EnvironmentsUser, environments: Environments, environment_id: EnvironmentId
 ) -> CommandResponse:
-    """A stopped or failed one; nothing happens to one that runs."""
+    """A stopped or failed one, while the plan has room; nothing happens to one that runs."""
     return await _command(user, environments, environment_id, Command.START)
 
 
-@router.post("/{environment_id}/stop", summary="Stop an environment", responses=responses(404, 409))
+@router.post("/{environment_id}/stop", summary="Stop an environment", responses=responses(403, 404, 409))
 async def stop_environment(
-    user: CurrentUser, environments: Environments, environment_id: EnvironmentId
+    user: EnvironmentsUser, environments: Environments, environment_id: EnvironmentId
 ) -> CommandResponse:
     """Its workspace is kept; nothing happens to one that is stopped."""
     return await _command(user, environments, environment_id, Command.STOP)
@@ -107,7 +107,7 @@ async def stop_environment(
 
 @router.post("/{environment_id}/restart", summary="Restart an environment", responses=responses(403, 404, 409))
 async def restart_environment(
-    user: CurrentUser, environments: Environments, environment_id: EnvironmentId
+    user: EnvironmentsUser, environments: Environments, environment_id: EnvironmentId
 ) -> CommandResponse:
     """A running or failed one."""
     return await _command(user, environments, environment_id, Command.RESTART)

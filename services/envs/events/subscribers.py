@@ -7,13 +7,19 @@ from libs.common.contracts.events import RuntimeReport, TerminalSessionOpened
 from libs.common.contracts.users import UserState
 from libs.common.errors import PermanentError
 from libs.common.messaging.subscriptions import Delivery, Subscription
-from services.envs.service.accounts import AccountService
+from libs.common.security.identities import USERS_SUBJECT, Identities
+from services.envs.service.owners import OwnerService
 from services.envs.service.regions import RegionService
 from services.envs.service.reports import ReportService
 
 
-def subscriptions(reports: ReportService, accounts: AccountService, regions: RegionService) -> list[Subscription]:
-    """Everything that reaches this service by the event stream."""
+def subscriptions(
+    reports: ReportService, identities: Identities, regions: RegionService, owners: OwnerService | None
+) -> list[Subscription]:
+    """Everything that reaches this service by the event stream.
+
+    `owners` acts upon what happens to accounts; None in a replay, where its wishes come from the stream.
+    """
 
     async def on_runtime(delivery: Delivery) -> None:
         if not isinstance(delivery.data, RuntimeReport):
@@ -21,8 +27,9 @@ def subscriptions(reports: ReportService, accounts: AccountService, regions: Reg
         await reports.apply(delivery.data, delivery.sequence)
 
     async def on_user(delivery: Delivery) -> None:
-        if isinstance(delivery.data, UserState):
-            await accounts.keep(delivery.data)
+        await identities.apply(delivery.data)
+        if owners is not None and isinstance(delivery.data, UserState):
+            await owners.account_told(delivery.data)
 
     async def on_terminal(delivery: Delivery) -> None:
         if isinstance(delivery.data, TerminalSessionOpened):
@@ -34,7 +41,7 @@ def subscriptions(reports: ReportService, accounts: AccountService, regions: Reg
 
     return [
         Subscription("runtime", "devpocket.runtime.*.*", on_runtime),
-        Subscription("users", "devpocket.user.*.*", on_user),
+        Subscription("users", USERS_SUBJECT, on_user),
         Subscription("terminal", "devpocket.terminal.*.*", on_terminal),
         Subscription("clusters", "devpocket.cluster.*.*", on_cluster),
     ]

@@ -1,12 +1,12 @@
-"""The `users` collection: a read model of auth's users."""
+"""The `users` collection, read: libs/common/security/identities.py keeps it from auth's events."""
 
 from __future__ import annotations
-
-from pymongo.errors import DuplicateKeyError
 
 from libs.common.contracts.identity import Plan
 from libs.common.mongo import Database
 from services.envs.plans import Account
+
+_FIELDS = dict.fromkeys(("plan", "is_active", "is_verified", "is_deleted", "version"), 1)
 
 
 class AccountRepository:
@@ -15,24 +15,9 @@ class AccountRepository:
     def __init__(self, database: Database) -> None:
         self._collection = database["users"]
 
-    async def keep(self, account: Account) -> None:
-        """See AccountStore."""
-        values = {
-            "plan": account.plan.value,
-            "is_active": account.is_active,
-            "is_verified": account.is_verified,
-            "version": account.version,
-        }
-        older = {"_id": account.user_id, "version": {"$lt": account.version}}
-        try:
-            await self._collection.update_one(older, {"$set": values}, upsert=True)
-        except DuplicateKeyError:
-            # Either what is there is as new, or an older event has just made the document.
-            await self._collection.update_one(older, {"$set": values})
-
     async def get(self, user_id: str) -> Account | None:
         """See AccountStore."""
-        document = await self._collection.find_one({"_id": user_id})
+        document = await self._collection.find_one({"_id": user_id}, _FIELDS)
         if document is None:
             return None
         return Account(
@@ -40,5 +25,6 @@ class AccountRepository:
             plan=Plan(document["plan"]),
             is_active=document["is_active"],
             is_verified=document["is_verified"],
+            is_deleted=document.get("is_deleted", False),
             version=document["version"],
         )

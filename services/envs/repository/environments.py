@@ -15,6 +15,7 @@ from libs.common.contracts.environments import DesiredState, EnvironmentStatus, 
 from libs.common.contracts.events import Event
 from libs.common.messaging.outbox import PENDING, Outbox, OutboxRelay, pending
 from libs.common.mongo import Database, Document
+from services.envs.allowance import Occupant
 from services.envs.entities import Change, Environment, Usage
 from services.envs.plans import Place
 from services.envs.ports import TakenError
@@ -32,9 +33,11 @@ _LEFT_OUT: dict[str, Any] = {
     "image_pull_policy": None,
     "delay_sequence": 0,
     "delay_reason": None,
+    "stop_reason": None,
 }
 # What a list does not show and need not carry.
 _NOT_LISTED = {"variables_sealed": 0, PENDING: 0}
+_OF_OCCUPANTS = {"desired": 1, "last_accessed": 1, "created_at": 1}
 
 
 class EnvironmentRepository:
@@ -61,6 +64,18 @@ class EnvironmentRepository:
         """See EnvironmentStore."""
         cursor = self._collection.find({"user_id": user_id, **_LIVE}, {"slot": 1, "name": 1})
         return [Place(document["slot"], document["name"]) for document in await cursor.to_list(None)]
+
+    async def occupants(self, user_id: str) -> list[Occupant]:
+        """See EnvironmentStore."""
+        cursor = self._collection.find({"user_id": user_id, **_LIVE}, _OF_OCCUPANTS)
+        return [
+            Occupant(
+                id=document["_id"],
+                desired=DesiredState(document["desired"]),
+                used_at=document.get("last_accessed") or document["created_at"],
+            )
+            for document in await cursor.to_list(None)
+        ]
 
     async def insert(self, environment: Environment, events: Sequence[Event]) -> None:
         """See EnvironmentStore."""

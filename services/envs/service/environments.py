@@ -14,14 +14,22 @@ from libs.common.contracts.identity import PLAN_LIMITS
 from libs.common.ids import new_id
 from libs.common.security.principal import Principal
 from services.envs import domain
+from services.envs.allowance import Verdict, require_room
 from services.envs.catalog import Template
 from services.envs.entities import Change, Command, Edit, Environment
-from services.envs.errors import DuplicateNameError, EditConflictError, EnvironmentNotFoundError
-from services.envs.plans import Account, ResourceRequest, free_slot, resolve_resources
+from services.envs.errors import (
+    AccountInactiveError,
+    DuplicateNameError,
+    EditConflictError,
+    EnvironmentNotFoundError,
+    QuotaExceededError,
+)
+from services.envs.plans import Account, ResourceRequest, cut_to_plan, free_slot, resolve_resources
 from services.envs.ports import EnvironmentStore, Seal, TakenError
 from services.envs.service.accounts import AccountService
 from services.envs.service.regions import RegionService
 from services.envs.service.templates import TemplateService
+from services.envs.service.upholding import carry_out, uphold
 from services.envs.service.writes import SOURCE, change_environment
 
 # Every lost race for a slot means that another create won it, so more tries than slots are not needed but for deletes.
@@ -93,8 +101,21 @@ class EnvironmentService:
                 # A write that was repeated after a lost answer is refused by its own first half.
                 if await self._store.get(environment.id) is None:
                     continue
-            return environment
+            return await self._still_allowed(principal, account, environment)
         raise EditConflictError
+
+    async def _still_allowed(self, principal: Principal, before: Account, created: Environment) -> Environment:
+        """Who acted upon a change of the account meanwhile did not see it yet. Raises AccountInactiveError."""
+        account = await self._accounts.of(principal)
+        if account == before:
+            return created
+        try:
+            account.require_active()
+        except AccountInactiveError:
+            await carry_out(self._store, Verdict(created.id, Command.DELETE), self._clock)
+            raise
+        await uphold(self._store, account, self._clock)
+        return await self.get(principal, created.id)
 
     def _new(
         self, account: Account, wanted: NewEnvironment, template: Template, resources: Resources, slot: int
@@ -139,14 +160,44 @@ class EnvironmentService:
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     async def command(self, principal: Principal, environment_id: str, command: Command) -> Environment:
-        """Start, stop, restart or delete. Raises EnvironmentNotFoundError or TransitionForbiddenError."""
+        """Start, stop, restart or delete. Raises EnvironmentNotFoundError or TransitionForbiddenError.
+
+        Starting may also raise AccountInactiveError or QuotaExceededError.
+        """
         if command in _STARTS_SOMETHING:
-            (await self._accounts.of(principal)).require_active()
+            return await self._start(principal, environment_id, command)
         return await change_environment(
             self._store,
             lambda: self.get(principal, environment_id),
             lambda environment: domain.decide(environment, command, self._clock()),
         )
+
+    async def _start(self, principal: Principal, environment_id: str, command: Command) -> Environment:
+        account = await self._accounts.of(principal)
+        account.require_active()
+        occupants = await self._store.occupants(account.user_id)
+
+        def decide(current: Environment) -> Change:
+            resources = cut_to_plan(current.resources, account.plan)
+            change = domain.decide(current, command, self._clock(), resources=resources)
+            if not change.is_empty and current.desired is not DesiredState.RUNNING:
+                require_room(account.plan, current.id, occupants)
+            return change
+
+        started = await change_environment(self._store, lambda: self.get(principal, environment_id), decide)
+        # Two starts at once can only be too many for who has more environments than may run.
+        if len(occupants) <= PLAN_LIMITS[account.plan].environments and account == await self._accounts.of(principal):
+            return started
+        return await self._still_started(principal, environment_id)
+
+    async def _still_started(self, principal: Principal, environment_id: str) -> Environment:
+        account = await self._accounts.of(principal)
+        await uphold(self._store, account, self._clock)
+        account.require_active()
+        environment = await self.get(principal, environment_id)
+        if environment.stop_reason is not None:
+            raise QuotaExceededError(environment.stop_reason)
+        return environment
 
     async def update(self, principal: Principal, environment_id: str, wanted: Changes) -> Environment:
         """Change values for the next start. Raises the errors of plans, DuplicateNameError and those of `command`."""

@@ -15,11 +15,12 @@ from libs.common.contracts.events import (
     EnvironmentDeleteRequested,
     EnvironmentRestartRequested,
     EnvironmentStartRequested,
+    EnvironmentStatusChanged,
     EnvironmentStopRequested,
     EnvironmentUpdated,
     EnvironmentWish,
 )
-from services.envs.domain import TRANSITIONS
+from services.envs.domain import STOPPED, STOPPING, TRANSITIONS
 from services.envs.entities import Change, Command, Environment
 from services.envs.ports import EnvironmentStore, TakenError
 
@@ -45,6 +46,21 @@ class RecallService:
             await self._insert(_first_known(wish, at))
         elif not isinstance(wish, EnvironmentCreated):
             await self._store.save(Change(known, _wanted(known, wish, at)), [])
+
+    async def recall_reason(self, told: EnvironmentStatusChanged) -> None:
+        """Why it was stopped when its owner did not ask for it: no wish says that, but what is told beside it does.
+
+        Only a wish makes an environment `stopping`, so it is known by that.
+        """
+        if told.status is not STOPPING or told.previous is STOPPING or told.status_reason is None:
+            return
+        known = await self._store.get(told.environment_id)
+        if known is None or known.generation != told.generation:
+            return
+        shows_it = known.status in {STOPPING, STOPPED} and known.status_reason is None
+        reason = told.status_reason if shows_it else known.status_reason
+        after = replace(known, stop_reason=told.status_reason, status_reason=reason)
+        await self._store.save(Change(known, after), [])
 
     async def _insert(self, environment: Environment) -> None:
         """In the first free place: the stream does not tell which one it was, and nothing depends on it."""
@@ -79,6 +95,7 @@ def _wanted(environment: Environment, wish: EnvironmentWish, at: datetime) -> En
         generation=wish.generation,
         status=_ENTERED[_COMMANDS[type(wish)]],
         status_reason=None,
+        stop_reason=None,
         report_sequence=0,
         delay_sequence=0,
         delay_reason=None,

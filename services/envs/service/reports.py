@@ -20,6 +20,7 @@ from services.envs.domain import observe
 from services.envs.entities import Environment, Observation, Report
 from services.envs.errors import EditConflictError
 from services.envs.ports import EnvironmentStore
+from services.envs.service.owners import OwnerService
 from services.envs.service.writes import change_environment
 
 _REPORTS: dict[type[RuntimeReport], Report] = {
@@ -36,9 +37,11 @@ log = structlog.get_logger(__name__)
 class ReportService:
     """Applies reports; right for any order, any number of times."""
 
-    def __init__(self, store: EnvironmentStore, clock: Clock = utc_now) -> None:
+    def __init__(self, store: EnvironmentStore, clock: Clock = utc_now, owners: OwnerService | None = None) -> None:
+        """`owners` looks at what a report means for the environment's owner; None in a replay, which has no effect."""
         self._store = store
         self._clock = clock
+        self._owners = owners
 
     async def apply(self, report: RuntimeReport, sequence: int) -> None:
         """Take over what the runtime has. `sequence`: where the report stands in the stream.
@@ -58,11 +61,22 @@ class ReportService:
             return found
 
         try:
-            await change_environment(self._store, load, lambda current: observe(current, seen, self._clock()))
+            changed = await change_environment(self._store, load, lambda current: observe(current, seen, self._clock()))
         except _UnknownEnvironmentError:
             log.info("report about an unknown environment", environment_id=report.environment_id, report=kind)
         except EditConflictError as error:
             raise TemporaryError("other writers were always faster", delay_s=0.5) from error
+        else:
+            await self._look_at_owner(kind, changed)
+
+    async def _look_at_owner(self, kind: Report, environment: Environment) -> None:
+        """Also when the report was heard before: what followed from it may not have been done."""
+        if self._owners is None:
+            return
+        if kind is Report.RUNNING:
+            await self._owners.workspace_runs(environment)
+        elif kind is Report.DELETED:
+            await self._owners.workspace_gone(environment)
 
     async def opened_terminal(self, environment_id: str, at: datetime) -> None:
         """Somebody works in it."""

@@ -77,7 +77,10 @@ class RefusedError(Exception):
 
 
 async def admit(websocket: WebSocket, state: TerminalState, environment_id: str, kind: SocketKind) -> Caller:
-    """Who connects. Raises OriginRefusedError, UnauthenticatedError, UnavailableError."""
+    """Who connects, by a ticket, an access token or an API key with the scope for this kind.
+
+    Raises ForbiddenError, UnauthenticatedError, UnavailableError.
+    """
     _check_origin(websocket, state.settings.allowed_origins)
     ticket = websocket.query_params.get("ticket")
     if ticket is not None:
@@ -86,7 +89,7 @@ async def admit(websocket: WebSocket, state: TerminalState, environment_id: str,
         token = websocket.query_params.get("token") or bearer_token(websocket.scope)
         if token is None:
             raise UnauthenticatedError("Not authenticated")
-        caller = Caller.of(await state.tokens.verify(token))
+        caller = Caller.of(await state.tokens.verify(token), kind)
     set_actor(caller.user_id)
     structlog.contextvars.bind_contextvars(user_id=caller.user_id, environment_id=environment_id)
     return caller

@@ -17,10 +17,13 @@ router = APIRouter(prefix="/api/v1/ws", tags=["terminal"])
     "/tickets",
     status_code=201,
     summary="A single-use ticket for a terminal or log WebSocket",
-    responses=responses(401, 404),
+    responses=responses(401, 403, 404),
 )
 async def create_ticket(body: TicketRequest, user: CurrentUser, request: Request) -> TicketAnswer:
-    """For any signed-in user, for an environment of their own. Goes into the URL as `?ticket=`."""
+    """For any user, for an environment of their own. Goes into the URL as `?ticket=`.
+
+    An API key needs the scope `terminal` for a terminal; any key is good for logs.
+    """
     desk = terminal_state(request).tickets
-    ticket = await desk.issue(Caller.of(user), body.environment_id, body.kind)
+    ticket = await desk.issue(Caller.of(user, body.kind), body.environment_id, body.kind)
     return TicketAnswer(ticket=ticket, expires_in=desk.life_seconds)

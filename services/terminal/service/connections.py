@@ -13,7 +13,8 @@ from services.terminal.ports import Connection
 class Connections:
     """Terminal and log connections alike."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_revoked: Callable[[str], bool]) -> None:
+        self._is_revoked = is_revoked
         self._open: set[Connection] = set()
         self._closed_for: Closing | None = None
         self._empty = asyncio.Event()
@@ -24,11 +25,16 @@ class Connections:
 
     @contextmanager
     def holding(self, connection: Connection) -> Iterator[None]:
-        """It is open for the length of the block. After `close_all` it is told at once to end."""
+        """It is open for the length of the block. After `close_all` it is told at once to end.
+
+        So it is when its sign-in has died during the handshake, where nobody could find it yet.
+        """
         self._open.add(connection)
         self._empty.clear()
         if self._closed_for is not None:
             connection.close(self._closed_for)
+        elif self._is_revoked(connection.caller.login_id):
+            connection.close(CLOSINGS[CloseReason.REVOKED])
         try:
             yield
         finally:
@@ -40,9 +46,17 @@ class Connections:
         """Environments that somebody is connected to."""
         return {connection.environment_id for connection in self._open}
 
+    def user_ids(self) -> set[str]:
+        """Users who are connected."""
+        return {connection.caller.user_id for connection in self._open}
+
     def close_login(self, login_id: str) -> None:
         """This sign-in is dead."""
         self._close(CLOSINGS[CloseReason.REVOKED], lambda connection: connection.caller.login_id == login_id)
+
+    def close_user(self, user_id: str) -> None:
+        """Nothing may be open to this user any more."""
+        self._close(CLOSINGS[CloseReason.REVOKED], lambda connection: connection.caller.user_id == user_id)
 
     def close_environment(self, environment_id: str, closing: Closing) -> None:
         """Nothing more to see there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import structlog
 
@@ -58,6 +58,7 @@ class Sessions:
         replica_id: str,
         per_user: int,
         clock: Clock,
+        is_revoked: Callable[[str], bool],
     ) -> None:
         self._runtime = runtime
         self._store = store
@@ -66,6 +67,7 @@ class Sessions:
         self._replica_id = replica_id
         self._per_user = per_user
         self._clock = clock
+        self._is_revoked = is_revoked
         self._sessions: dict[str, TerminalSession] = {}
         self._supervisors: dict[str, asyncio.Task[None]] = {}
         self._unwritten: dict[str, ClosedSession] = {}
@@ -77,6 +79,10 @@ class Sessions:
     def environment_ids(self) -> set[str]:
         """Environments in which this replica has shells."""
         return {session.environment_id for session in self._sessions.values()}
+
+    def user_ids(self) -> set[str]:
+        """Users who have shells in this replica."""
+        return {session.caller.user_id for session in self._sessions.values()}
 
     async def open(self, caller: Caller, environment: Environment, size: TerminalSize) -> TerminalSession:
         """Start a shell. Raises EnvironmentNotRunningError, ShuttingDownError, UnavailableError."""
@@ -96,6 +102,8 @@ class Sessions:
         self._supervisors[session_id] = asyncio.create_task(self._supervise(session))
         if self._draining:
             session.end(CloseReason.SHUTDOWN)
+        elif self._is_revoked(caller.login_id):
+            self._end(session, CloseReason.REVOKED)
         return session
 
     def find(self, caller: Caller, environment_id: str, session_id: str) -> TerminalSession:
@@ -129,6 +137,12 @@ class Sessions:
         for session in list(self._sessions.values()):
             others = any(attachment.caller.login_id != login_id for attachment in session.attachments)
             if session.caller.login_id == login_id and not others:
+                self._end(session, CloseReason.REVOKED)
+
+    def end_user(self, user_id: str) -> None:
+        """End all shells of this user."""
+        for session in list(self._sessions.values()):
+            if session.caller.user_id == user_id:
                 self._end(session, CloseReason.REVOKED)
 
     def end_detached(self, after_seconds: float) -> None:

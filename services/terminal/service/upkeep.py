@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from libs.common.contracts.events import EnvironmentStatusChanged, EnvironmentWish, EventData
-from services.terminal.domain import CLOSINGS, CloseReason, Environment
-from services.terminal.ports import ConnectionSlots, Environments, SessionStore
+from libs.common.contracts.users import UserState
+from services.terminal.domain import CLOSINGS, CloseReason, Environment, User
+from services.terminal.ports import ConnectionSlots, Environments, SessionStore, Users
 from services.terminal.service.connections import Connections
 from services.terminal.service.sessions import Sessions, close_lost
 
@@ -39,6 +40,7 @@ class Upkeep:
         environments: Environments,
         slots: ConnectionSlots,
         *,
+        users: Users,
         replica_id: str,
         times: UpkeepTimes,
     ) -> None:
@@ -46,6 +48,7 @@ class Upkeep:
         self._connections = connections
         self._store = store
         self._environments = environments
+        self._users = users
         self._slots = slots
         self._replica_id = replica_id
         self._times = times
@@ -68,6 +71,15 @@ class Upkeep:
             if environment is not None:
                 self._environment_changed(environment)
 
+    async def user_event(self, data: EventData) -> None:
+        """The same for users: who is deactivated or deleted has nothing open, whatever it was opened with.
+
+        Revocations name what is alive then. A connection may be older than the sign-in or the key that opened it.
+        """
+        if isinstance(data, UserState) and data.user_id in self._sessions.user_ids() | self._connections.user_ids():
+            await self._users.apply(data)
+            self._users_changed(await self._users.find_many([data.user_id]))
+
     async def run(self) -> None:
         """Until cancelled. A step that fails is logged and comes again with the next round."""
         while True:
@@ -83,6 +95,7 @@ class Upkeep:
         await _try("slots", self._slots.refresh)
         await _try("leftovers", self._sessions.write_leftovers)
         await _try("environments", self._check_environments)
+        await _try("users", self._check_users)
         await _try("lost sessions", self._close_lost)
 
     async def _heartbeat(self) -> None:
@@ -94,6 +107,11 @@ class Upkeep:
             for environment in (await self._environments.find_many(ids)).values():
                 self._environment_changed(environment)
 
+    async def _check_users(self) -> None:
+        ids = self._sessions.user_ids() | self._connections.user_ids()
+        if ids:
+            self._users_changed(await self._users.find_many(ids))
+
     async def _close_lost(self) -> None:
         for closed in close_lost(await self._store.lost(_LOST_BATCH)):
             await self._store.closed(closed)
@@ -104,6 +122,12 @@ class Upkeep:
         if environment.is_deleted:
             closing = CLOSINGS[CloseReason.ENVIRONMENT_DELETED]
             self._connections.close_environment(environment.id, closing)
+
+    def _users_changed(self, users: Mapping[str, User]) -> None:
+        for user in users.values():
+            if not user.may_connect:
+                self._connections.close_user(user.id)
+                self._sessions.end_user(user.id)
 
 
 async def _try(what: str, step: Callable[[], Awaitable[None]]) -> None:

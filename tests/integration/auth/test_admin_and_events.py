@@ -132,8 +132,12 @@ class TestEvents:
         last = await js.get_last_msg(EVENTS_STREAM, f"devpocket.user.{user_id}.sessions_revoked")
         for _ in range(5):
             await login(client, password="wrong")
-        events = await story(auth_app, user_id, 5)
-        assert names(events) == ["registered", "logged_in", "plan_changed", "sessions_revoked", "locked"]
+        events = await story(auth_app, user_id, 10)
+        assert names(events) == [
+            *("registered", "logged_in", "plan_changed", "sessions_revoked"),
+            *["login_failed"] * 5,
+            "locked",
+        ]
         assert Event.model_validate_json(last.data or b"").id == events[3].id
         assert events[0].correlationid == request_id
         assert events[0].actor == events[1].actor == events[3].actor == user_id

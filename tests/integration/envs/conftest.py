@@ -25,12 +25,13 @@ from libs.common.contracts.events import (
     RuntimeRunning,
     TerminalSessionOpened,
 )
-from libs.common.contracts.identity import Plan
+from libs.common.contracts.identity import Plan, Scope
 from libs.common.contracts.telemetry import UsageSample, usage_subject
-from libs.common.contracts.users import UserUpdated
+from libs.common.contracts.users import UserApiKeyCreated, UserEvent, UserUpdated
 from libs.common.ids import new_id
 from libs.common.messaging.outbox import PENDING
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
+from libs.common.security.api_keys import ApiKey
 from services.envs.main import create_app
 from services.envs.settings import EnvsSettings
 from tests.support.app import running_app
@@ -119,8 +120,41 @@ class World:
         data = UserUpdated(
             user_id=user_id, username="u", plan=plan, is_active=active, is_verified=True, version=version
         )
-        await self.publish(data, user_id, source="auth")
+        await self.tell(data)
+
+    async def tell(self, data: UserEvent) -> None:
+        """What auth says about a user, acted upon when this returns."""
+        await self.publish(data, data.user_id, source="auth")
         await self.settled("users")
+
+    async def api_key(self, user_id: str, *scopes: Scope) -> tuple[str, dict[str, str]]:
+        """A new key of a user whom auth has told of: its id, and the header that holds it."""
+        key = ApiKey.new()
+        await self.tell(
+            UserApiKeyCreated(
+                user_id=user_id, key_id=key.id, name="ci", scopes=list(scopes), secret_hash=key.secret_hash
+            )
+        )
+        return key.id, {"Authorization": f"Bearer {key}"}
+
+    async def farewells(self, user_id: str) -> list[int]:
+        """The numbers in what was told of a deleted user's end, once everything is handled and published."""
+        await self.settled("users")
+        await self.settled("runtime")
+
+        async def published() -> bool:
+            users = self.app.state.platform.database["users"]
+            document = await users.find_one({"_id": user_id}, {PENDING: 1})
+            return not (document or {}).get(PENDING)
+
+        await self.until(published)
+        subject = f"devpocket.owner.{user_id}.emptied"
+        state = (await self.js.stream_info(EVENTS_STREAM, subjects_filter=subject)).state
+        count = (state.subjects or {}).get(subject, 0)
+        if not count:
+            return []
+        subscription = await self.js.pull_subscribe(subject, stream=EVENTS_STREAM)
+        return [json.loads(message.data)["data"]["environments"] for message in await subscription.fetch(count)]
 
     async def opened_terminal(self, environment_id: str) -> None:
         """What the terminal service says, handled when this returns."""

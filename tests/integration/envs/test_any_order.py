@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pymongo.errors import DuplicateKeyError
 
 from libs.common import mongo
 from libs.common.contracts.clusters import ClusterState
 from libs.common.contracts.environments import EnvironmentStatus
-from libs.common.contracts.events import Event
-from libs.common.contracts.identity import Plan as Subscription
-from libs.common.contracts.users import UserState
+from libs.common.contracts.events import Event, RuntimeDeleted
+from libs.common.contracts.users import OwnerEmptied, UserState
 from libs.common.ids import new_id
 from libs.common.messaging.outbox import PENDING
 from libs.common.mongo import Database
-from services.envs.plans import Account
+from libs.common.security.identities import Identities
+from services.envs.allowance import verdicts
 from services.envs.repository.accounts import AccountRepository
 from services.envs.repository.clusters import ClusterRepository
+from services.envs.repository.departures import DepartureRepository
 from services.envs.repository.environments import EnvironmentRepository
 from services.envs.service.accounts import AccountService
+from services.envs.service.owners import OwnerService
 from services.envs.service.regions import RegionService
+from services.envs.service.reports import ReportService
 from services.envs.settings import EnvsSettings
 from tests.fakes.envs import FakeEnvironments
 from tests.support.accounts import account_histories, newest
 from tests.support.histories import Delivery, Life, Plan, announcements, check_announcements, outcome, plans
-from tests.unit.envs.makers import NOW, a_principal, an_environment
+from tests.unit.envs.makers import NOW, an_environment
 from tests.unit.envs.stories import Story, apply, cluster_histories, newest_regions, seen_by_users, stories
 
 # The fixture is one database for all examples; each has a user and an environment of its own in it.
@@ -92,37 +94,50 @@ async def test_clusters(database: Database, history: list[ClusterState], random:
 @_FEW
 @given(history=account_histories, random=st.randoms(use_true_random=False))
 async def test_accounts(database: Database, history: list[UserState], random: Random) -> None:
-    service = AccountService(AccountRepository(database))
+    identities = Identities(database)
     arrivals = [*history, *random.choices(history, k=4)]
     random.shuffle(arrivals)
     # Replicas handle them at the same time.
-    await asyncio.gather(*(service.keep(state) for state in arrivals))
-    assert await service.of(a_principal(user_id=history[0].user_id)) == newest(history)
+    await asyncio.gather(*(identities.apply(state) for state in arrivals))
+    assert await AccountRepository(database).get(history[0].user_id) == newest(history)
 
 
-class _Overtaken(AccountRepository):
-    """Between looking for the document and inserting it, another replica inserts `first`: the server then refuses."""
+@_FEW
+@given(history=account_histories, number=st.integers(0, 4), random=st.randoms(use_true_random=False))
+async def test_owners(
+    database: Database, store: EnvironmentRepository, history: list[UserState], number: int, random: Random
+) -> None:
+    """Replicas act upon events of an account and reports of its workspaces at the same time, and again."""
+    user_id = history[0].user_id
+    identities = Identities(database)
+    accounts = AccountService(AccountRepository(database))
+    owners = OwnerService(store, accounts, DepartureRepository(database, None), lambda: NOW)
+    reports = ReportService(store, lambda: NOW, owners)
+    for slot in range(number):
+        await store.insert(an_environment(id=new_id(), user_id=user_id, name=f"e{slot}", slot=slot), [])
 
-    def __init__(self, database: Database, first: Account) -> None:
-        super().__init__(database)
-        self._real = self._collection
-        self._collection = self  # type: ignore[assignment]
-        self._first: Account | None = first
+    async def take(state: UserState) -> None:
+        await identities.apply(state)
+        await owners.account_told(state)
 
-    async def update_one(self, *args: Any, **options: Any) -> Any:
-        if self._first is not None:
-            first, self._first = self._first, None
-            await self.keep(first)
-            raise DuplicateKeyError("E11000")
-        return await self._real.update_one(*args, **options)
+    async def report_gone(environment_id: str) -> None:
+        found = await store.get(environment_id)
+        assert found is not None
+        report = RuntimeDeleted(environment_id=found.id, user_id=user_id, generation=found.generation, runtime="local")
+        await reports.apply(report, 9)
 
-
-@pytest.mark.parametrize("version", [1, 3])
-async def test_a_first_event_that_was_overtaken_is_kept_when_it_is_newer(database: Database, version: int) -> None:
-    first = Account(new_id(), Subscription.FREE, is_active=True, is_verified=True, version=2)
-    mine = replace(first, plan=Subscription.PRO, version=version)
-    await _Overtaken(database, first).keep(mine)
-    assert await AccountRepository(database).get(first.user_id) == max(first, mine, key=lambda one: one.version)
+    owned = [one.id for one in await store.occupants(user_id)]
+    work = [partial(take, state) for state in (*history, *random.choices(history, k=2))]
+    work += [partial(report_gone, environment_id) for environment_id in (*owned, *owned)]
+    random.shuffle(work)
+    for group in (work, [partial(report_gone, environment_id) for environment_id in owned]):
+        await asyncio.gather(*(job() for job in group))
+    account = newest(history)
+    assert verdicts(account, await store.occupants(user_id)) == []
+    document = await database["users"].find_one({"_id": user_id})
+    assert document is not None
+    told = [Event.model_validate(entry["event"]).payload() for entry in document.get(PENDING, [])]
+    assert told == ([OwnerEmptied(user_id=user_id, environments=number)] if account.is_deleted else [])
 
 
 async def test_the_last_access_is_the_latest_also_of_what_is_gone(store: EnvironmentRepository) -> None:

@@ -29,8 +29,11 @@ from libs.common.contracts.events import (
     EventData,
     WorkspaceTemplate,
 )
+from libs.common.contracts.identity import Plan, Scope
+from libs.common.contracts.users import UserApiKeyCreated, UserRegistered, UserSessionsRevoked, UserState
 from libs.common.ids import new_id
 from libs.common.messaging.streams import EVENTS_STREAM
+from libs.common.security.api_keys import ApiKey
 from services.terminal.main import create_app
 from services.terminal.protocol import BINARY_SUBPROTOCOL
 from services.terminal.settings import TerminalSettings
@@ -99,6 +102,20 @@ class Service:
     async def delete(self, environment_id: str, user_id: str, *, version: int = 9) -> None:
         wish = created(environment_id, user_id).model_dump() | {"desired": DesiredState.DELETED, "version": version}
         await self.publish(EnvironmentDeleteRequested.model_validate(wish), environment_id)
+
+    async def api_key(self, user_id: str, *scopes: Scope) -> ApiKey:
+        """As auth tells of it: a user, then a key."""
+        key = ApiKey.new()
+        await self.publish(user_state(UserRegistered, user_id), user_id)
+        data = UserApiKeyCreated(
+            user_id=user_id, key_id=key.id, name="ci", scopes=list(scopes), secret_hash=key.secret_hash
+        )
+        await self.publish(data, user_id)
+        return key
+
+    async def revoke(self, user_id: str, *session_ids: str) -> None:
+        data = UserSessionsRevoked(user_id=user_id, session_ids=list(session_ids), reason="deactivated")
+        await self.publish(data, user_id)
 
     async def caught_up(self, purpose: str = "environments") -> None:
         """Until this read model holds all that was published."""
@@ -249,6 +266,11 @@ class Shell:
                 while True:
                     await self.receive()
         return self.socket.close_code or 0
+
+
+def user_state(kind: type[UserState], user_id: str, *, version: int = 1, **changes: Any) -> UserState:
+    state = {"plan": Plan.PRO, "is_active": True, "is_verified": True, **changes}
+    return kind(user_id=user_id, username=f"u-{user_id}", version=version, **state)
 
 
 def created(environment_id: str, user_id: str) -> EnvironmentCreated:

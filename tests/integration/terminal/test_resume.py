@@ -8,7 +8,7 @@ import random
 import pytest
 
 from libs.common.ids import new_id
-from services.terminal.domain import Caller
+from services.terminal.domain import Caller, SocketKind
 from services.terminal.sessions.session import TerminalSession
 from tests.integration.terminal.harness import Service, eventually, running_service
 from tests.support.servers import Servers
@@ -109,7 +109,8 @@ class TestGap:
                 left_at = shell.offset
                 await shell.type(_FLOOD.format(count=20_000))
                 shell.socket.transport.abort()
-            caller = Caller.of(await service.app.state.platform.tokens.verify(token))
+            principal = await service.app.state.platform.tokens.verify(token)
+            caller = Caller.of(principal, SocketKind.TERMINAL)
             session: TerminalSession = service.app.state.terminal.sessions.find(
                 caller, environment_id, shell.session_id
             )

@@ -20,7 +20,7 @@ from services.auth.errors import (
 from services.auth.first_admin import ensure_first_admin
 from services.auth.service.accounts import AccountChange, NewAccount
 from services.auth.settings import AuthSettings
-from tests.fakes.auth import AuthOnFakes
+from tests.fakes.auth import PHONE, AuthOnFakes
 
 PASSWORD = "Correct-Horse-1"
 ADA = NewAccount("ada", "ada@example.com", PASSWORD)
@@ -70,7 +70,7 @@ class TestAdminister:
 
     async def test_deactivation_ends_every_session_in_the_same_write(self, auth: AuthOnFakes) -> None:
         user = await auth.accounts.register(ADA)
-        tokens = [await auth.sign_in.with_password("ada", PASSWORD) for _ in range(3)]
+        tokens = [await auth.sign_in.with_password("ada", PASSWORD, PHONE) for _ in range(3)]
         ids = sorted(auth.stored_sessions.stored)
         await auth.accounts.administer(user.id, AccountChange(is_active=False), by="admin")
         (revoked,) = auth.payloads(UserSessionsRevoked)
@@ -84,13 +84,13 @@ class TestAdminister:
         await auth.accounts.administer(user.id, AccountChange(is_active=True), by="admin")
         for each in tokens:
             with pytest.raises(InvalidRefreshTokenError):
-                await auth.sessions.refresh(str(each.refresh))
+                await auth.sessions.refresh(str(each.refresh), None)
         assert len(auth.payloads(UserUpdated)) == 2
 
     async def test_no_session_slips_through_a_deactivation(self, auth: AuthOnFakes) -> None:
         user = await auth.accounts.register(ADA)
         await asyncio.gather(
-            *(auth.sign_in.with_password("ada", PASSWORD) for _ in range(10)),
+            *(auth.sign_in.with_password("ada", PASSWORD, PHONE) for _ in range(10)),
             auth.accounts.administer(user.id, AccountChange(is_active=False), by="admin"),
             return_exceptions=True,
         )
@@ -98,7 +98,7 @@ class TestAdminister:
 
     async def test_a_demoted_administrator_is_signed_out(self, auth: AuthOnFakes) -> None:
         boss = await auth.accounts.create_admin(NewAccount("boss", "boss@example.com", PASSWORD))
-        await auth.sign_in.with_password("boss", PASSWORD)
+        await auth.sign_in.with_password("boss", PASSWORD, PHONE)
         await auth.accounts.administer(boss.id, AccountChange(plan=Plan.FREE), by="other")
         (revoked,) = auth.payloads(UserSessionsRevoked)
         assert isinstance(revoked, UserSessionsRevoked)
@@ -115,9 +115,9 @@ class TestAdminister:
         user = await auth.accounts.register(ADA)
         for _ in range(5):
             with pytest.raises(UnauthenticatedError):
-                await auth.sign_in.with_password("ada", "guess")
+                await auth.sign_in.with_password("ada", "guess", PHONE)
         await auth.accounts.administer(user.id, AccountChange(unlock=True), by="admin")
-        await auth.sign_in.with_password("ada", PASSWORD)
+        await auth.sign_in.with_password("ada", PASSWORD, PHONE)
 
     async def test_no_change_is_no_write_and_no_event(self, auth: AuthOnFakes) -> None:
         user = await auth.accounts.register(ADA)

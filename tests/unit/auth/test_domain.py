@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.contracts.identity import Plan
-from libs.common.contracts.users import UserLocked
-from services.auth.domain import LockoutPolicy, RefreshToken, User, check_password, check_username, username_from
+from libs.common.contracts.users import UserLocked, UserLoginFailed
+from services.auth.domain.rules import check_password, check_username, username_from
+from services.auth.domain.sessions import RefreshToken
+from services.auth.domain.users import LockoutPolicy, User
 from services.auth.errors import AccountLockedError, InvalidRefreshTokenError
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
@@ -80,11 +82,12 @@ class TestUsername:
 class TestLockout:
     def test_the_last_allowed_failure_locks(self) -> None:
         user = a_user()
-        for _ in range(4):
+        for number in range(1, 5):
             user, events = user.after_failed_login(NOW, POLICY)
-            assert events == []
+            assert events == [UserLoginFailed(user_id="u", failures=number)]
         user, events = user.after_failed_login(NOW, POLICY)
-        assert events == [UserLocked(user_id="u", locked_until=NOW + timedelta(minutes=30))]
+        locked = UserLocked(user_id="u", locked_until=NOW + timedelta(minutes=30))
+        assert events == [UserLoginFailed(user_id="u", failures=5), locked]
         with pytest.raises(AccountLockedError, match=r"^Account is temporarily locked .* in 30 minutes\.$") as caught:
             user.logged_in(NOW)
         assert caught.value.headers["Retry-After"] == "1800"
@@ -95,7 +98,8 @@ class TestLockout:
             user, _ = user.after_failed_login(NOW, POLICY)
         later = NOW + timedelta(minutes=30)
         user, events = user.after_failed_login(later, POLICY)
-        assert (user.failed_logins, user.locked_until, events) == (1, None, [])
+        assert (user.failed_logins, user.locked_until) == (1, None)
+        assert events == [UserLoginFailed(user_id="u", failures=1)]
 
     def test_success_forgets_failures(self) -> None:
         user, _ = a_user().after_failed_login(NOW, POLICY)

@@ -7,7 +7,8 @@ from pydantic import ValidationError
 
 from services.auth.errors import InvalidGoogleTokenError
 from services.auth.google import identity_of
-from services.auth.schemas import RegisterIn, check_email
+from services.auth.schemas.fields import check_email
+from services.auth.schemas.sign_in import RegisterIn
 
 
 class TestEmail:

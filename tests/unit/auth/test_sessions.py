@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from libs.common.contracts.identity import Plan
 from libs.common.contracts.users import UserSessionsRevoked
-from services.auth.domain import RefreshToken
+from services.auth.domain.sessions import RefreshToken
 from services.auth.errors import InvalidRefreshTokenError
 from services.auth.service.accounts import AccountChange, NewAccount
 from services.auth.service.sessions import Tokens, sessions_revoked
-from tests.fakes.auth import AuthOnFakes
+from tests.fakes.auth import PHONE, AuthOnFakes
 
 PASSWORD = "Correct-Horse-1"
 
 
 async def signed_in(auth: AuthOnFakes) -> tuple[str, Tokens]:
     user = await auth.accounts.register(NewAccount("ada", "ada@example.com", PASSWORD))
-    return user.id, await auth.sign_in.with_password("ada", PASSWORD)
+    return user.id, await auth.sign_in.with_password("ada", PASSWORD, PHONE)
 
 
 def session_id(tokens: Tokens) -> str:
@@ -33,8 +33,8 @@ class TestRefresh:
     async def test_each_token_works_once_and_the_session_stays(self) -> None:
         auth = AuthOnFakes()
         _, first = await signed_in(auth)
-        second = await auth.sessions.refresh(str(first.refresh))
-        third = await auth.sessions.refresh(str(second.refresh))
+        second = await auth.sessions.refresh(str(first.refresh), None)
+        third = await auth.sessions.refresh(str(second.refresh), None)
         assert session_id(third) == session_id(first)
         assert len({str(tokens.refresh) for tokens in (first, second, third)}) == 3
 
@@ -49,7 +49,7 @@ class TestRefresh:
                 position = min(use, len(issued) - 1)
                 newest = position == len(issued) - 1
                 try:
-                    issued.append(await auth.sessions.refresh(str(issued[position].refresh)))
+                    issued.append(await auth.sessions.refresh(str(issued[position].refresh), None))
                 except InvalidRefreshTokenError:
                     assert not (alive and newest)
                     alive = False
@@ -67,7 +67,7 @@ class TestRefresh:
         auth = AuthOnFakes()
         _, tokens = await signed_in(auth)
         answers = await asyncio.gather(
-            *(auth.sessions.refresh(str(tokens.refresh)) for _ in range(20)), return_exceptions=True
+            *(auth.sessions.refresh(str(tokens.refresh), None) for _ in range(20)), return_exceptions=True
         )
         assert sum(isinstance(answer, Tokens) for answer in answers) == 1
         assert session_id(tokens) in auth.dead.ids
@@ -77,32 +77,32 @@ class TestRefresh:
         _, tokens = await signed_in(auth)
         for text in (str(RefreshToken.new()), "garbage", "", "é", "\x00", session_id(tokens)):
             with pytest.raises(InvalidRefreshTokenError):
-                await auth.sessions.refresh(text)
+                await auth.sessions.refresh(text, None)
         assert auth.dead.ids == set()
-        await auth.sessions.refresh(str(tokens.refresh))
+        await auth.sessions.refresh(str(tokens.refresh), None)
 
     async def test_an_unused_session_ends_and_a_used_one_goes_on(self) -> None:
         auth = AuthOnFakes()
         _, tokens = await signed_in(auth)
         for _ in range(3):
             auth.clock.advance(days=29)
-            tokens = await auth.sessions.refresh(str(tokens.refresh))
+            tokens = await auth.sessions.refresh(str(tokens.refresh), None)
         auth.clock.advance(days=30)
         with pytest.raises(InvalidRefreshTokenError):
-            await auth.sessions.refresh(str(tokens.refresh))
+            await auth.sessions.refresh(str(tokens.refresh), None)
 
     async def test_another_plan_is_in_the_next_token(self) -> None:
         auth = AuthOnFakes()
         user_id, tokens = await signed_in(auth)
         await auth.accounts.administer(user_id, AccountChange(plan=Plan.PRO), by="admin")
-        assert (await auth.sessions.refresh(str(tokens.refresh))).access.text.endswith("/pro")
+        assert (await auth.sessions.refresh(str(tokens.refresh), None)).access.text.endswith("/pro")
 
 
 class TestLogout:
     async def test_ends_this_session_only_and_tells_before_it_returns(self) -> None:
         auth = AuthOnFakes()
         user_id, one = await signed_in(auth)
-        other = await auth.sign_in.with_password("ada", PASSWORD)
+        other = await auth.sign_in.with_password("ada", PASSWORD, PHONE)
         await auth.sessions.logout(user_id, session_id(one))
         assert auth.dead.ids == {session_id(one)}
         assert auth.stored_sessions.announced == [session_id(one)]
@@ -110,8 +110,8 @@ class TestLogout:
             UserSessionsRevoked(user_id=user_id, session_ids=[session_id(one)], reason="logout")
         ]
         with pytest.raises(InvalidRefreshTokenError):
-            await auth.sessions.refresh(str(one.refresh))
-        await auth.sessions.refresh(str(other.refresh))
+            await auth.sessions.refresh(str(one.refresh), None)
+        await auth.sessions.refresh(str(other.refresh), None)
 
     async def test_twice_is_one_event_but_tells_again(self) -> None:
         auth = AuthOnFakes()

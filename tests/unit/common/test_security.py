@@ -145,6 +145,13 @@ class TestRevocationEvents:
     def test_garbage_is_ignored(self, revocations: Revocations, payload: bytes) -> None:
         revocations.on_message(payload)
 
+    @pytest.mark.parametrize("time", ["0001-01-01T00:00:00", "9999-12-31T23:59:59Z"])
+    def test_a_time_that_cannot_be_does_no_harm(self, revocations: Revocations, time: str) -> None:
+        data = UserSessionsRevoked(user_id="u1", session_ids=["s1"], reason="logout")
+        event = Event.new(data, subject="u1", source="auth", cause=Cause())
+        revocations.on_message(json.dumps({**json.loads(event.model_dump_json()), "time": time}).encode())
+        assert all(until < utc_now().timestamp() + 61.0 for until in revocations._dead.values())
+
     def test_listeners_hear_each_session_once(self, revocations: Revocations) -> None:
         heard: list[str] = []
         revocations.on_revoked(heard.append)

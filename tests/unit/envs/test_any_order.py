@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 
 from libs.common.contracts.clusters import ClusterState
 from libs.common.contracts.environments import EnvironmentStatus
-from libs.common.contracts.users import UserState
+from libs.common.contracts.events import RuntimeDeleted
+from libs.common.contracts.users import OwnerEmptied, UserState
+from libs.common.ids import new_id
+from services.envs.allowance import verdicts
+from services.envs.entities import Environment
 from services.envs.service.accounts import AccountService
+from services.envs.service.owners import OwnerService
 from services.envs.service.regions import RegionService
 from services.envs.service.reports import ReportService
-from tests.fakes.envs import FakeAccounts, FakeClusters, FakeEnvironments
+from tests.fakes.envs import FakeAccounts, FakeClusters, FakeDepartures, FakeEnvironments
 from tests.support.accounts import account_histories, newest
 from tests.support.histories import (
     Delivery,
@@ -26,7 +31,7 @@ from tests.support.histories import (
     outcome,
     plans,
 )
-from tests.unit.envs.makers import NOW, a_principal, an_environment
+from tests.unit.envs.makers import NOW, an_environment
 from tests.unit.envs.stories import Story, apply, cluster_histories, newest_regions, seen_by_users, stories
 
 
@@ -80,17 +85,40 @@ class TestTerminals:
 
 
 class TestAccounts:
-    @settings(deadline=None)
-    @given(history=account_histories, random=st.randoms(use_true_random=False))
-    async def test_the_newest_state_stays(self, history: list[UserState], random: Random) -> None:
-        store = FakeAccounts()
-        service = AccountService(store)
-        arrivals = [*history, *random.choices(history, k=4)]
+    @settings(deadline=None, max_examples=200)
+    @given(history=account_histories, number=st.integers(0, 5), random=st.randoms(use_true_random=False))
+    async def test_the_newest_state_rules(self, history: list[UserState], number: int, random: Random) -> None:
+        """Also among reports that the workspaces are gone; and the end of a deleted user is told once, in the end."""
+        user_id = history[0].user_id
+        owned = [an_environment(id=new_id(), user_id=user_id, name=f"e{i}", slot=i) for i in range(number)]
+        store = FakeEnvironments()
+        store.found = {environment.id: environment for environment in owned}
+        accounts = FakeAccounts()
+        departures = FakeDepartures(accounts)
+        owners = OwnerService(store, AccountService(accounts), departures, lambda: NOW)
+        reports = ReportService(store, lambda: NOW, owners)
+
+        arrivals: list[UserState | Environment] = [*history, *random.choices(history, k=4), *owned, *owned]
         random.shuffle(arrivals)
-        for state in arrivals:
-            await service.keep(state)
-        account = await service.of(a_principal(user_id=history[0].user_id))
-        assert account == newest(history)
+        for arrival in [*arrivals, *owned]:
+            if isinstance(arrival, Environment):
+                await reports.apply(_gone(store.found[arrival.id]), 9)
+            else:
+                await accounts.take(arrival)
+                await owners.account_told(arrival)
+            assert not departures.events or not await store.places(user_id)
+        account = newest(history)
+        assert accounts.found[user_id] == account
+        assert verdicts(account, await store.occupants(user_id)) == []
+        told = [event.payload() for event in departures.events]
+        assert told == ([OwnerEmptied(user_id=user_id, environments=number)] if account.is_deleted else [])
+
+
+def _gone(environment: Environment) -> RuntimeDeleted:
+    """What the orchestrator says of the newest wish, which counts only if that was to delete."""
+    return RuntimeDeleted(
+        environment_id=environment.id, user_id=environment.user_id, generation=environment.generation, runtime="local"
+    )
 
 
 class TestClusters:

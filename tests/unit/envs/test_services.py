@@ -50,8 +50,8 @@ def store() -> FakeEnvironments:
 
 
 @pytest.fixture
-def accounts() -> AccountService:
-    return AccountService(FakeAccounts())
+def accounts() -> FakeAccounts:
+    return FakeAccounts()
 
 
 @pytest.fixture
@@ -68,13 +68,15 @@ def regions() -> RegionService:
 
 @pytest.fixture
 def service(
-    store: FakeEnvironments, templates: TemplateService, accounts: AccountService, regions: RegionService
+    store: FakeEnvironments, templates: TemplateService, accounts: FakeAccounts, regions: RegionService
 ) -> EnvironmentService:
-    return EnvironmentService(store, templates, accounts, regions, PlainSeal(), verified_only=False, clock=lambda: NOW)
+    return EnvironmentService(
+        store, templates, AccountService(accounts), regions, PlainSeal(), verified_only=False, clock=lambda: NOW
+    )
 
 
-async def user_state(accounts: AccountService, plan: Plan, version: int, *, active: bool = True) -> None:
-    await accounts.keep(
+async def user_state(accounts: FakeAccounts, plan: Plan, version: int, *, active: bool = True) -> None:
+    await accounts.take(
         UserPlanChanged(user_id="u" * 32, username="u", plan=plan, is_active=active, is_verified=True, version=version)
     )
 
@@ -138,7 +140,7 @@ class TestCreate:
             await service.create(a_principal(), REQUEST)
 
     async def test_the_read_model_wins_over_the_token(
-        self, service: EnvironmentService, accounts: AccountService
+        self, service: EnvironmentService, accounts: FakeAccounts
     ) -> None:
         await user_state(accounts, Plan.FREE, 2)
         await user_state(accounts, Plan.PRO, 1)
@@ -212,7 +214,7 @@ class TestCommands:
             await service.command(a_principal(Plan.ADMIN, "x"), environment.id, Command.DELETE)
 
     async def test_an_inactive_user_can_stop_but_not_start(
-        self, service: EnvironmentService, store: FakeEnvironments, accounts: AccountService
+        self, service: EnvironmentService, store: FakeEnvironments, accounts: FakeAccounts
     ) -> None:
         environment = an_environment(Status.RUNNING)
         store.found[environment.id] = environment

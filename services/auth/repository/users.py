@@ -1,32 +1,24 @@
-"""Users and sessions in MongoDB: queries, conditional writes, indexes."""
+"""Accounts in MongoDB: queries, conditional writes, indexes."""
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import fields
-from datetime import datetime
 from typing import Any
 
-import structlog
 from pymongo.errors import DuplicateKeyError
 
 from libs.common.contracts.events import Event
 from libs.common.contracts.identity import Plan
 from libs.common.contracts.users import UserState
-from libs.common.messaging.outbox import PENDING, Outbox, OutboxRelay, pending
-from libs.common.mongo import UNAVAILABLE_ERRORS, Collection, Database, Document
-from services.auth.domain import Session, User
+from libs.common.messaging.outbox import PENDING, OutboxRelay, pending
+from libs.common.mongo import Collection, Database, Document
+from services.auth.domain.users import User
 from services.auth.errors import EmailTakenError, UsernameTakenError
-
-# A caller waits no longer than this for an event to be on the stream.
-_ANNOUNCE_WITHIN_S = 1.0
-
-log = structlog.get_logger(__name__)
+from services.auth.repository.writes import announce, fields_of
 
 _USER_FIELDS = [field.name for field in fields(User)]
-_SESSION_FIELDS = [field.name for field in fields(Session)]
 
 
 class MongoUsers:
@@ -84,7 +76,7 @@ class MongoUsers:
 
     async def page(self, query: str, after: str | None, limit: int) -> list[User]:
         """Accounts whose name or address contains `query`, by id, those after the id `after`."""
-        conditions: dict[str, Any] = {}
+        conditions: dict[str, Any] = {"deleted_at": None}
         if query:
             contains = {"$regex": re.escape(query.lower())}
             conditions["$or"] = [{"username_key": contains}, {"email_key": contains}]
@@ -95,7 +87,7 @@ class MongoUsers:
 
     async def announce(self, user_id: str) -> None:
         """Bring the account's events to the stream now, as far as that takes no more than a second."""
-        await _announce(self._outbox, user_id)
+        await announce(self._outbox, user_id)
 
     async def _one(self, conditions: Document) -> User | None:
         document = await self._users.find_one(conditions, {PENDING: 0})
@@ -109,6 +101,7 @@ async def recall_user(users: Collection, state: UserState) -> None:
         "plan": state.plan.value,
         "is_active": state.is_active,
         "is_verified": state.is_verified,
+        "session_epoch": state.session_epoch,
         "version": state.version,
     }
     try:
@@ -117,77 +110,8 @@ async def recall_user(users: Collection, state: UserState) -> None:
         return
 
 
-class MongoSessions:
-    """One document per sign-in, with the events it has yet to publish; it goes some time after it has expired."""
-
-    def __init__(self, database: Database, relay: OutboxRelay) -> None:
-        self._sessions: Collection = database["sessions"]
-        self._outbox = relay.attach(self._sessions)
-
-    async def prepare(self) -> None:
-        """Make the indexes."""
-        await self._sessions.create_index("family_hash", unique=True, name="family")
-        await self._sessions.create_index([("user_id", 1), ("epoch", 1)], name="user")
-        await self._sessions.create_index("expires_at", expireAfterSeconds=0, name="expiry")
-
-    async def insert(self, session: Session) -> None:
-        """Store a new one."""
-        await self._sessions.insert_one({**_document(session, _SESSION_FIELDS), "_id": session.id})
-
-    async def discard(self, session_id: str) -> None:
-        """Remove one whose tokens nobody has got."""
-        await self._sessions.delete_one({"_id": session_id})
-
-    async def by_family(self, family_hash: str) -> Session | None:
-        """The session a refresh token belongs to."""
-        document = await self._sessions.find_one({"family_hash": family_hash}, {PENDING: 0})
-        return _session(document) if document is not None else None
-
-    async def live_ids(self, user: User, now: datetime) -> list[str]:
-        """Ids of the user's sessions that can still be used."""
-        conditions = {
-            "user_id": user.id,
-            "epoch": user.session_epoch,
-            "revoked_at": None,
-            "expires_at": {"$gt": now},
-        }
-        return [document["_id"] async for document in self._sessions.find(conditions, {"_id": 1})]
-
-    async def rotate(self, session: Session, secret_hash: str, now: datetime, expires_at: datetime) -> bool:
-        """Make `secret_hash` the current one if it still is `session.secret_hash` and the session is alive."""
-        result = await self._sessions.update_one(
-            {"_id": session.id, "secret_hash": session.secret_hash, "revoked_at": None},
-            {"$set": {"secret_hash": secret_hash, "last_used_at": now, "expires_at": expires_at}},
-        )
-        return result.modified_count == 1
-
-    async def end(self, session_id: str, now: datetime, events: Sequence[Event]) -> bool:
-        """Mark it revoked, with its events, in one write; False when it was before or is gone."""
-        result = await self._sessions.update_one(
-            {"_id": session_id, "revoked_at": None},
-            {"$set": {"revoked_at": now}, "$push": {PENDING: {"$each": pending(events)}}},
-        )
-        return result.modified_count == 1
-
-    async def announce(self, session_id: str) -> None:
-        """Bring the session's events to the stream now, as far as that takes no more than a second."""
-        await _announce(self._outbox, session_id)
-
-
-async def _announce(outbox: Outbox, key: str) -> None:
-    """What is not out when the time is over, the sweep finds; published twice, it is dropped by the stream."""
-    try:
-        await asyncio.wait_for(outbox.flush(key), _ANNOUNCE_WITHIN_S)
-    except (TimeoutError, *UNAVAILABLE_ERRORS) as error:
-        log.warning("event is late, the sweep will publish it", error=repr(error))
-
-
-def _document(entity: User | Session, names: Sequence[str]) -> Document:
-    return {name: getattr(entity, name) for name in names if name != "id"}
-
-
 def _user_document(user: User) -> Document:
-    document = _document(user, _USER_FIELDS)
+    document = fields_of(user, _USER_FIELDS)
     if user.google_subject is None:
         # A sparse unique index takes many documents without the field, but only one with null.
         del document["google_subject"]
@@ -202,8 +126,3 @@ def _user_document(user: User) -> Document:
 def _user(document: Document) -> User:
     known = {name: document[name] for name in _USER_FIELDS if name in document}
     return User(**{**known, "id": document["_id"], "plan": Plan(document["plan"])})
-
-
-def _session(document: Document) -> Session:
-    known = {name: document[name] for name in _SESSION_FIELDS if name in document}
-    return Session(**{**known, "id": document["_id"]})

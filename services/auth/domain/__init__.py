@@ -1,0 +1,1 @@
+"""What accounts are and what may happen to them. Pure."""
