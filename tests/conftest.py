@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import hypothesis
 import nats
 import pytest
+import structlog
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
@@ -22,6 +25,12 @@ from tests.support.servers import Servers, servers
 hypothesis.settings.register_profile("devpocket", deadline=None)
 hypothesis.settings.load_profile("devpocket")
 
+# A run in the background of a script, or below nohup, is born deaf to these, and so would be everything it starts: shells
+# that no Ctrl-C interrupts, stacks that do not hear a hangup. A handler stays with us; what we start is not born deaf.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda _number, _frame: None)
+
 SettingsT = TypeVar("SettingsT", bound=CommonSettings)
 
 
@@ -32,6 +41,21 @@ def _own_environment() -> Iterator[None]:
     yield
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """A service sets up logs for its process: the next test must neither be silenced nor write out every debug line."""
+    root = logging.getLogger()
+    level, handlers, configuration = root.level, list(root.handlers), structlog.get_config()
+    was_configured = structlog.is_configured()
+    yield
+    root.setLevel(level)
+    root.handlers = handlers
+    if was_configured:
+        structlog.configure(**configuration)
+    else:
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from libs.common.security.identities import Identities
 from libs.common.security.keys import JwksClient, KeySource
 from libs.common.security.revocation import Revocations
 from libs.common.security.revocation_feed import RevocationFeed
+from libs.common.security.sightings import Sightings
 from libs.common.security.tokens import TokenVerifier
 from libs.common.settings import CommonSettings
 from libs.common.telemetry import configure_telemetry
@@ -70,6 +71,7 @@ class Platform:
             issuer=settings.jwt_issuer,
             audience=settings.jwt_audience,
         )
+        self.sightings = Sightings(self._tell)
         self.limiter = RateLimiter(settings)
         self.health = Health(
             {
@@ -87,6 +89,7 @@ class Platform:
             yield
         finally:
             await self._revocation_feed.stop()
+            await self.sightings.stop()
             await self.bus.stop()
             await self.outbox.stop()
             await self.revocations.stop()
@@ -111,7 +114,7 @@ class Platform:
     async def _start(self, prepare: Step, run: Step | None) -> None:
         steps: list[Step] = [prepare, self.outbox.start, self.revocations.load, self.revocations.start]
         feed = self._revocation_feed
-        steps += [self.bus.start, feed.hear, feed.recall, feed.start]
+        steps += [self.bus.start, feed.hear, feed.recall, feed.start, self.sightings.start]
         if run is not None:
             steps.append(run)
         await self.health.wait_for_all()
@@ -119,6 +122,9 @@ class Platform:
             await _until_it_works(step)
         self.health.mark_started()
         log.info("service is ready")
+
+    async def _tell(self, subject: str, payload: bytes) -> None:
+        await self.bus.client.publish(subject, payload)
 
     async def _ping_redis(self) -> None:
         await self.redis.ping()

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Annotated, TypeVar
 
 import typer
@@ -19,16 +20,23 @@ from libs.common import mongo, redis
 from libs.common.context import Cause, acting
 from libs.common.contracts.identity import Plan
 from libs.common.errors import DevPocketError
+from libs.common.history.query import parse_time
 from libs.common.messaging.outbox import OutboxRelay
 from libs.common.security.revocation import Revocations
 from libs.common.telemetry import configure_telemetry
 from services.auth.assembly import AuthServices, make_key_ring
+from services.auth.domain.audit import AuditEntry, AuditQuery
 from services.auth.domain.rules import username_from
 from services.auth.domain.users import User
+from services.auth.keyring import PUBLISHED_AHEAD
 from services.auth.schemas.accounts import UserOut
+from services.auth.schemas.audit import AuditOut
 from services.auth.schemas.fields import check_email
 from services.auth.service.accounts import AccountChange, NewAccount
 from services.auth.settings import AuthSettings
+
+# Replicas of auth look for new keys once a minute.
+_LEAST_AHEAD_S = 65
 
 app = typer.Typer(help="Accounts: administrators, plans, locks, signing keys.", no_args_is_help=True)
 
@@ -165,11 +173,63 @@ def activate(who: Who, as_json: Json = False) -> None:
 
 
 @app.command("rotate-keys")
-def rotate_keys(as_json: Json = False) -> None:
+def rotate_keys(
+    ahead: Annotated[
+        int,
+        typer.Option(
+            min=_LEAST_AHEAD_S, max=24 * 60 * 60, help="Seconds until it signs; every replica must have seen it."
+        ),
+    ] = int(PUBLISHED_AHEAD.total_seconds()),
+    as_json: Json = False,
+) -> None:
     """Make the next signing key; it is published at once and signs ten minutes later, when every service has it."""
-    key = _run(lambda services: services.ring.rotate())
+    key = _run(lambda services: services.ring.rotate(timedelta(seconds=ahead)))
     found = {"kid": key.kid, "signs_from": key.signs_from.isoformat()}
     typer.echo(json.dumps(found) if as_json else f"Key {key.kid} signs from {key.signs_from:%Y-%m-%d %H:%M:%S} UTC")
+
+
+@app.command()
+def delete(
+    who: Who,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete an account with all that belongs to it: environments with their files, sessions, API keys."""
+    if not yes:
+        typer.confirm(f"Delete the account {who} with all its environments and files?", abort=True)
+
+    async def job(services: AuthServices) -> None:
+        user = await services.accounts.find(who)
+        await services.deletion.delete(user.id, by=None)
+
+    _run(job)
+    typer.echo("The account is gone; what belongs to it goes now. 'devpocket users audit' shows when it has")
+
+
+@app.command()
+def audit(  # noqa: PLR0917 - typer passes arguments by name
+    user: Annotated[str | None, typer.Option(help="Whose account or environment: an id.")] = None,
+    actor: Annotated[str | None, typer.Option(help="Who did it: a user id, a service, or cli.")] = None,
+    action: Annotated[str | None, typer.Option(help="Such as user.logged_in.")] = None,
+    since: Annotated[str | None, typer.Option(help="30s, 10m, 2h, 7d (ago), or an ISO 8601 time.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most this many.")] = 100,
+    as_json: Json = False,
+) -> None:
+    """Who did what, when, from where; the newest first."""
+
+    async def job(services: AuthServices) -> list[AuditEntry]:
+        query = AuditQuery(user_id=user, actor=actor, action=action, since=parse_time(since) if since else None)
+        found, _ = await services.audit.page(query, None, limit)
+        return found
+
+    found = _run(job)
+    if as_json:
+        typer.echo(json.dumps([AuditOut.of(entry).model_dump(mode="json") for entry in found]))
+        return
+    for entry in found:
+        details = " ".join(f"{name}={value}" for name, value in entry.details.items())
+        typer.echo(
+            f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.action:<24}  {entry.actor:<32}  {entry.address or '-'}  {details}"
+        )
 
 
 def _administer(who: str, change: AccountChange) -> User:

@@ -16,7 +16,7 @@ from cachecontrol import CacheControlAdapter
 from cachecontrol.cache import DictCache
 from cryptography import x509
 from google.auth import transport
-from google.auth.exceptions import GoogleAuthError, TransportError
+from google.auth.exceptions import GoogleAuthError
 from google.auth.transport.requests import Request
 from google.oauth2 import id_token
 
@@ -67,7 +67,7 @@ class GoogleAuthIdentities:
         checking = asyncio.get_running_loop().run_in_executor(self._executor, self._verify, token)
         try:
             claims = await asyncio.wait_for(checking, _TOTAL_TIMEOUT_S)
-        except (TransportError, TimeoutError) as error:
+        except (_NoCertificatesError, TimeoutError) as error:
             raise UnavailableError("Google cannot be reached right now, please try again in a moment") from error
         # The causes have the token in their messages. Deeply nested JSON is a RecursionError.
         except (GoogleAuthError, jwt.PyJWTError, ValueError, RecursionError):
@@ -89,6 +89,10 @@ class GoogleAuthIdentities:
         return claims
 
 
+class _NoCertificatesError(Exception):
+    """There are none that are fresh."""
+
+
 class _Certificates(transport.Request):
     """The transport by which google-auth asks for certificates: cached, and sure to be certificates. For one thread."""
 
@@ -102,21 +106,21 @@ class _Certificates(transport.Request):
             self._session.mount(scheme, CacheControlAdapter(self._cache))
         self._request = Request(self._session)
 
-    def __call__(self, url: str, method: str = "GET", **_: Any) -> transport.Response:
-        """Raises TransportError."""
+    def __call__(self, url: str, method: str = "GET", *_: Any, **__: Any) -> transport.Response:
+        """Raises _NoCertificatesError."""
         if self._monotonic() < self._not_before:
-            raise TransportError("The certificates could not be fetched a moment ago")
+            raise _NoCertificatesError("They could not be fetched a moment ago")
         try:
             response: transport.Response = self._request(url, method, timeout=_FETCH_TIMEOUT_S)
             if response.status != requests.codes.ok:
-                raise TransportError(f"The certificate server answered {response.status}")
+                raise _NoCertificatesError(f"The server answered {response.status}")
             _refuse_garbage(response.data)
         # Whatever it is, it is the server's: no token has been looked at.
         except Exception as error:
             log.warning("Google's certificates cannot be fetched", url=url, error=repr(error))
             self._not_before = self._monotonic() + self._pause_s
             self._forget()
-            raise TransportError("The certificates cannot be fetched") from error
+            raise _NoCertificatesError("They cannot be fetched") from error
         return response
 
     def close(self) -> None:

@@ -116,11 +116,15 @@ class KeyRing:
                 return
         raise UnavailableError("Signing keys cannot be made right now, please try again in a moment")
 
-    async def rotate(self) -> SigningKey:
-        """Make the next key now; it signs PUBLISHED_AHEAD later. Raises PyMongoError."""
+    async def rotate(self, ahead: timedelta = PUBLISHED_AHEAD) -> SigningKey:
+        """Make the next key now; it signs `ahead` later, or with the first that is due before. Raises PyMongoError.
+
+        A service that meets a key before it has heard of it asks for it at once, and again after five seconds at the
+        earliest. So less than PUBLISHED_AHEAD works as well, but depends on auth being there in that moment.
+        """
         await self.load()
         now = self._clock()
-        await self._add(self._keys[-1].place + 1, now, signs_from=now + PUBLISHED_AHEAD)
+        await self._add(self._keys[-1].place + 1, now, signs_from=now + ahead)
         await self.load()
         return self._keys[-1]
 

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.e2e.authorization.cast import Cast, gathered
+from tests.e2e.authorization.stores import Stores, stores_of
 from tests.support.phone import Phone, log_in, signed_in
 from tests.support.stack import LocalStack
 
@@ -38,3 +40,17 @@ async def bob(stack: LocalStack) -> AsyncIterator[Phone]:
 async def admin(stack: LocalStack) -> AsyncIterator[Phone]:
     async with log_in(stack.url, ADMIN_EMAIL, ADMIN_PASSWORD) as phone:
         yield phone
+
+
+@pytest.fixture(scope="session")
+async def stores(stack: LocalStack) -> AsyncIterator[Stores]:
+    """What the stack keeps, behind its back."""
+    async with stores_of(stack) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+async def cast(stack: LocalStack, stores: Stores) -> AsyncIterator[Cast]:
+    """Callers of every kind, for tests of who may do what."""
+    async with log_in(stack.url, ADMIN_EMAIL, ADMIN_PASSWORD) as admin, gathered(stack.url, admin, stores) as everybody:
+        yield everybody

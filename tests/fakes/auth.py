@@ -248,8 +248,10 @@ class SentMails:
     def __init__(self) -> None:
         self.mails: list[Mail] = []
         self.failing: Exception | None = None
+        self.asked = 0
 
     async def send(self, mail: Mail) -> None:
+        self.asked += 1
         await asyncio.sleep(0)
         if self.failing is not None:
             raise self.failing

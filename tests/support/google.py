@@ -86,7 +86,7 @@ def google_token(
         **claims,
     }
     kept = {name: value for name, value in payload.items() if name not in without}
-    signing = None if algorithm == "none" else secret if secret is not None else key.private
+    signing: Any = None if algorithm == "none" else secret or key.private
     return jwt.encode(kept, signing, algorithm, headers={"kid": kid or key.kid})
 
 

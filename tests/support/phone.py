@@ -20,11 +20,21 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 class Phone:
     """One signed-in user."""
 
-    def __init__(self, url: str, http: httpx.AsyncClient, token: str, account: dict[str, Any]) -> None:
+    def __init__(
+        self, url: str, http: httpx.AsyncClient, token: str, account: dict[str, Any], refresh_token: str = ""
+    ) -> None:
         self.url = url
         self.http = http
         self.token = token
         self.account = account
+        self.refresh_token = refresh_token
+
+    async def make_key(self, *scopes: str) -> tuple[str, str]:
+        """A new API key: its id, and the key."""
+        body = {"name": "+".join(scopes), "scopes": scopes}
+        answer = await self.http.post("/api/v1/auth/api-keys", json=body)
+        assert answer.status_code == 201, answer.text
+        return answer.json()["id"], answer.json()["key"]
 
     async def create(self, name: str = "box", **changes: Any) -> str:
         """A new environment that runs; its id."""
@@ -100,4 +110,5 @@ async def log_in(url: str, name: str, password: str) -> AsyncIterator[Phone]:
         assert answer.status_code == 200, answer.text
         token = answer.json()["access_token"]
         http.headers["Authorization"] = f"Bearer {token}"
-        yield Phone(url, http, token, (await http.get("/api/v1/auth/me")).json())
+        account = (await http.get("/api/v1/auth/me")).json()
+        yield Phone(url, http, token, account, answer.json()["refresh_token"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
@@ -12,6 +14,7 @@ from starlette.middleware.cors import CORSMiddleware
 from libs.common import mongo, redis
 from libs.common.http.health import health_router
 from libs.common.http.middleware import AnnouncedLengthMiddleware, RequestContextMiddleware, TrailingSlashMiddleware
+from libs.common.http.openapi import with_problem_schema
 from libs.common.http.problems import add_problem_handlers, responses
 from libs.common.http.rate_limit import RateLimitMiddleware
 from libs.common.platform import Platform
@@ -38,7 +41,8 @@ def create_service_app(platform: Platform, routers: Sequence[APIRouter], lifespa
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=responses(422, 429, 503),
+        # What every operation may answer, be it by the gateway: 400 to what cannot be read, 413 to what is too large.
+        responses=responses(400, 413, 422, 429, 503),
         telemetry={"operation_spans": False, "logs": False},
     )
     app.state.platform = platform
@@ -47,7 +51,12 @@ def create_service_app(platform: Platform, routers: Sequence[APIRouter], lifespa
     for router in routers:
         app.include_router(router)
     _add_middleware(app, platform)
+    app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign] - as FastAPI's own guide does
     return app
+
+
+def _document(generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return with_problem_schema(generate())
 
 
 def _add_middleware(app: FastAPI, platform: Platform) -> None:

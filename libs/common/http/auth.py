@@ -14,7 +14,9 @@ from starlette.types import Scope
 from libs.common.context import set_actor
 from libs.common.contracts.identity import Scope as KeyScope
 from libs.common.errors import ForbiddenError, UnauthenticatedError
+from libs.common.http.address import client_address
 from libs.common.security.principal import Principal
+from libs.common.security.sightings import Sightings
 from libs.common.security.tokens import TokenVerifier
 
 _scheme = HTTPBearer(
@@ -36,7 +38,9 @@ async def current_principal(request: Request, _: Annotated[object, Depends(_sche
     if token is None:
         raise UnauthenticatedError("Not authenticated")
     tokens: TokenVerifier = request.app.state.platform.tokens
+    sightings: Sightings = request.app.state.platform.sightings
     principal = await tokens.verify(token)
+    sightings.note(principal, client_address(request.scope))
     set_actor(principal.user_id)
     structlog.contextvars.bind_contextvars(user_id=principal.user_id)
     return principal

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
 
 import structlog
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
 
 from libs.common.clock import utc_now
+from libs.common.http.problems import PROBLEM_JSON
 
 Probe = Callable[[], Awaitable[None]]
 
@@ -22,6 +24,28 @@ _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 5.0
 
 log = structlog.get_logger(__name__)
+
+
+class Up(BaseModel):
+    """The API answers."""
+
+    status: Literal["healthy"] = "healthy"
+    service: str = "DevPocket API"
+    version: str
+    timestamp: datetime
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Readiness(BaseModel):
+    """Whether the service can do its work, and how its parts are: healthy, unhealthy or starting."""
+
+    status: Literal["ready", "not ready", "starting"]
+    checks: dict[str, str]
 
 
 class Health:
@@ -86,23 +110,32 @@ class Health:
                 return
 
 
+# Where no service is left that could say more, the gateway answers with a problem.
+_NOT_READY: dict[str, Any] = {
+    "description": "A part is away",
+    "model": Readiness,
+    "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
+
 def health_router(health: Health, version: str) -> APIRouter:
     """GET /health, /health/ready, /health/live."""
     router = APIRouter(tags=["health"])
 
     @router.get("/health", summary="Is the API up?")
-    async def get_health() -> dict[str, Any]:
-        return {"status": "healthy", "service": "DevPocket API", "version": version, "timestamp": utc_now()}
+    async def get_health() -> Up:
+        return Up(version=version, timestamp=utc_now())
 
     @router.get("/health/live", summary="Is the process alive?")
-    async def get_live() -> dict[str, str]:
-        return {"status": "alive"}
+    async def get_live() -> Alive:
+        return Alive()
 
-    @router.get("/health/ready", summary="Can it do its work?", responses={503: {"description": "A part is away"}})
-    async def get_ready() -> JSONResponse:
+    @router.get("/health/ready", summary="Can it do its work?", responses={503: _NOT_READY})
+    async def get_ready(response: Response) -> Readiness:
         checks = await health.checks()
         ready = health.started and all(state == "healthy" for state in checks.values())
-        status = "ready" if ready else "not ready" if health.started else "starting"
-        return JSONResponse({"status": status, "checks": checks}, 200 if ready else 503)
+        if not ready:
+            response.status_code = 503
+        return Readiness(status="ready" if ready else "not ready" if health.started else "starting", checks=checks)
 
     return router

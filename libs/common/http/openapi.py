@@ -1,4 +1,4 @@
-"""One OpenAPI document out of several: what the gateway shows as the API."""
+"""OpenAPI documents: what FastAPI does not say by itself, and one out of several, which the gateway shows as the API."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from libs.common.http.problems import Problem
+
 _Json = dict[str, Any]
+_COMPONENT = "#/components/schemas/{model}"
 
 
 def merge_openapi(documents: Mapping[str, _Json], *, version: str) -> _Json:
@@ -34,6 +37,14 @@ def merge_openapi(documents: Mapping[str, _Json], *, version: str) -> _Json:
         for path, item in document["paths"].items():
             merged["paths"].setdefault(path, item)
     return merged
+
+
+def with_problem_schema(document: _Json) -> _Json:
+    """The `document` itself, with the schema that its errors refer to."""
+    schema = Problem.model_json_schema(ref_template=_COMPONENT)
+    parts = schema.pop("$defs", {})
+    document.setdefault("components", {}).setdefault("schemas", {}).update(parts, Problem=schema)
+    return document
 
 
 def _renamed(service: str, document: _Json, taken: _Json) -> _Json:

@@ -52,13 +52,25 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = None
 
 
+_HEADERS_OF: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"description": "How to authenticate", "required": True, "schema": {"type": "string"}}},
+    **{
+        status: {"Retry-After": {"description": "Seconds", "required": True, "schema": {"type": "integer"}}}
+        for status in (429, 503)
+    },
+}
+
+
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses=` of a route that may fail with these codes."""
+    """The `responses=` of a route that may fail with these codes.
+
+    Without `model=`, for which FastAPI would claim `application/json` too; `with_problem_schema` adds the schema.
+    """
     return {
         status: {
             "description": HTTPStatus(status).phrase,
             "content": {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-            "model": Problem,
+            **({"headers": _HEADERS_OF[status]} if status in _HEADERS_OF else {}),
         }
         for status in statuses
     }

@@ -113,6 +113,10 @@ class ApiKeyVerifier:
             self._remember(text, found)
         return found[0]
 
+    def forget(self, text: str) -> None:
+        """Look again the next time."""
+        self._seen.pop(text, None)
+
     async def _check(self, text: str) -> Principal:
         key = ApiKey.parse(text)
         known = await self._find(key) if key is not None else None

@@ -84,10 +84,10 @@ class DeletionService:
 
     async def emptied(self, user_id: str, environments: int) -> None:
         """The last environment is gone, and with it the last trace of the user: say so. Safe to repeat."""
-        await self.forget(user_id)
         user = await self._users.get(user_id)
         if user is None or user.deleted_at is None:
             return
+        await self.forget(user_id)
 
         async def decide(current: User) -> tuple[User, list[EventData]]:
             if current.erased_at is not None:

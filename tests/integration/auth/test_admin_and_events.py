@@ -20,7 +20,7 @@ from services.auth.commands import app as commands
 from services.auth.main import create_app
 from services.auth.settings import AuthSettings
 from tests.integration.auth.conftest import ADMIN, PASSWORD, bearer, login, me, refresh, register, signed_in
-from tests.support.app import running_app
+from tests.support.app import eventually, running_app
 
 MakeAuthSettings = Callable[..., AuthSettings]
 
@@ -241,3 +241,22 @@ class TestCommands:
         result = await devpocket("rotate-keys", "--json")
         assert result.exit_code == 0, result.output
         assert set(json.loads(result.stdout)) == {"kid", "signs_from"}
+
+    async def test_deletes_an_account_and_reads_the_trail(
+        self, client: httpx.AsyncClient, devpocket: Callable[..., Any]
+    ) -> None:
+        user_id = (await register(client)).json()["id"]
+        assert (await devpocket("delete", "ada", "--yes")).exit_code == 0
+        assert (await login(client)).status_code == 401
+        shown: list[dict[str, Any]] = []
+
+        async def told() -> bool:
+            nonlocal shown
+            shown = json.loads((await devpocket("audit", "--user", user_id, "--json")).stdout)
+            return "user.deleted" in {entry["action"] for entry in shown}
+
+        await eventually(told)
+        assert [entry["actor"] for entry in shown if entry["action"] == "user.deleted"] == ["cli"]
+        plain = await devpocket("audit", "--action", "user.registered")
+        assert "user.registered" in plain.stdout
+        assert "127.0.0.1" in plain.stdout

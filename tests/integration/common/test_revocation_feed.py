@@ -89,7 +89,8 @@ async def test_what_was_revoked_before_is_known_with_the_life_it_has_left(settin
         await process.feed.recall()
         assert process.heard == ["s1", key]
         await process.revocations.load()
-        stored = dict(await process.redis.zrange("devpocket:revoked_sessions", 0, -1, withscores=True))
+        pairs: Any = await process.redis.zrange("devpocket:revoked_sessions", 0, -1, withscores=True)
+    stored = dict(pairs)
     assert stored.keys() == {"s1", key}
     for until in stored.values():
         assert 30 < until - utc_now().timestamp() <= 60

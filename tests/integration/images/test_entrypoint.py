@@ -129,7 +129,8 @@ def test_what_the_startup_command_leaves_in_the_background_goes_on_and_is_logged
 def test_it_ends_promptly_when_idle(start: Start, number: int) -> None:
     running = start()
     running.until("<s>Starting.")
-    assert running.end(number) < 1
+    # One that waited for what it idles with would not end at all.
+    assert running.end(number) < 5
 
 
 def test_the_startup_command_ends_with_it_and_may_say_goodbye(start: Start) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from itertools import permutations
 from typing import Any
 
@@ -41,12 +41,12 @@ async def ticket(service: Service, token: str, environment_id: str, kind: str) -
         )
 
 
-def sessions_of(service: Service, user_id: str) -> Callable[..., Any]:
+def sessions_of(service: Service, user_id: str) -> Callable[[], Awaitable[int]]:
     """How many session records there are of a user."""
     collection = service.app.state.platform.database["sessions"]
 
-    async def count(**query: Any) -> int:
-        found: int = await collection.count_documents({"user_id": user_id, **query})
+    async def count() -> int:
+        found: int = await collection.count_documents({"user_id": user_id})
         return found
 
     return count
@@ -219,7 +219,7 @@ class TestForgetting:
         closed = await jetstream.get_last_msg("DEVPOCKET_EVENTS", f"devpocket.terminal.{environment_id}.session_closed")
         assert user_id in closed.data.decode()
 
-    @pytest.mark.parametrize("order", list(permutations(range(4))))
+    @pytest.mark.parametrize("order", sorted(set(permutations((0, 1, 1, 2)))))
     async def test_in_any_order(self, backend: Servers, order: tuple[int, ...]) -> None:
         settings = terminal_settings(backend, database_name=f"test_{new_id()[-12:]}")
         client = mongo.connect(settings)
@@ -235,8 +235,7 @@ class TestForgetting:
             await sessions.closed(ClosedSession(one, "e", user_id, CloseReason.EXIT, 0, 0))
         events: list[EventData] = [
             user_state(UserRegistered, user_id),
-            user_state(UserDeleted, user_id, version=2),
-            user_state(UserDeleted, user_id, version=2),
+            user_state(UserDeleted, user_id, version=2, is_active=False),
             closed,
         ]
         for index in order:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -51,4 +54,45 @@ class TestBcryptHasher:
         answers = await asyncio.gather(*(hasher.verify("x", None) for _ in range(200)), return_exceptions=True)
         hasher.close()
         assert answers.count(False) == 64
-        assert sum(isinstance(answer, UnavailableError) for answer in answers) == 136
+        refused = [answer for answer in answers if isinstance(answer, UnavailableError)]
+        assert len(refused) == 136
+        assert {refusal.headers["Retry-After"] for refusal in refused} == {"10"}
+        assert refused[0].message == "Too many people are signing in right now, please try again in a moment"
+
+    async def test_who_hangs_up_makes_room(self) -> None:
+        hasher = BcryptHasher(cost=6, workers=1)
+        waiting = [asyncio.create_task(hasher.verify("x", None)) for _ in range(64)]
+        await asyncio.sleep(0)
+        with pytest.raises(UnavailableError):
+            await hasher.verify("x", None)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not await hasher.verify("x", None)
+        hasher.close()
+
+
+class TestPriority:
+    @pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+    async def test_hashing_threads_step_back_and_the_event_loop_does_not(self, hasher: BcryptHasher) -> None:
+        before = _niceness(threading.main_thread())
+        others = set(threading.enumerate())
+        await asyncio.gather(*(hasher.hash("Aa1aaaaa") for _ in range(4)))
+        hashing = [thread for thread in set(threading.enumerate()) - others if thread.name.startswith("bcrypt")]
+        assert hashing
+        assert {_niceness(thread) for thread in hashing} == {max(before, 10)}
+        assert _niceness(threading.main_thread()) == before
+
+    async def test_where_that_is_forbidden_they_hash_all_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def forbidden(*_: int) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "setpriority", forbidden)
+        hasher = BcryptHasher(cost=4, workers=1)
+        assert await hasher.verify("Aa1aaaaa", await hasher.hash("Aa1aaaaa"))
+        hasher.close()
+
+
+def _niceness(thread: threading.Thread) -> int:
+    assert thread.native_id is not None
+    return os.getpriority(os.PRIO_PROCESS, thread.native_id)

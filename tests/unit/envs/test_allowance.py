@@ -238,12 +238,13 @@ class TestPlanChange:
         with pytest.raises(TemporaryError):
             await desk.hear(UserUpdated, is_active=False)
 
-    async def test_what_its_user_stops_at_the_same_time_is_not_stopped_again(self, desk: Desk) -> None:
+    @pytest.mark.parametrize("command", [Command.STOP, Command.DELETE])
+    async def test_what_its_user_ends_at_the_same_time_is_left_to_that(self, desk: Desk, command: Command) -> None:
         environment = desk.own("a")
         occupants = await desk.store.occupants(USER)
-        await desk.environments.command(a_principal(), environment.id, Command.STOP)
+        await desk.environments.command(a_principal(), environment.id, command)
 
-        async def stale(_: str) -> list[Occupant]:
+        async def stale(user_id: str) -> list[Occupant]:
             return occupants
 
         desk.store.occupants = stale  # type: ignore[method-assign]

@@ -81,8 +81,9 @@ async def test_one_word_is_for_all_that_are_there(monkeypatch: pytest.MonkeyPatc
 async def test_each_change_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     service = a_service(FakeTemplates(), monkeypatch, TEMPLATE_IMAGES="python=py:3,ubuntu=ubuntu:24.04")
     await service.seed()
-    # One that another test has used remembers how logging was set up then.
-    monkeypatch.setattr(templates, "log", structlog.get_logger())
+    # One that another test has used remembers how logging was set up then, and its level may still be in force.
+    heard = structlog.make_filtering_bound_logger("info")
+    monkeypatch.setattr(templates, "log", structlog.wrap_logger(None, wrapper_class=heard))
     with capture_logs() as logs:
         await service.apply_settings()
         await service.apply_settings()

@@ -1,0 +1,1 @@
+"""Who may do what: the rules, the table of all operations, and callers of every kind."""

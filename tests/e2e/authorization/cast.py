@@ -1,0 +1,184 @@
+"""The callers: three users, their API keys, and everything that looks like a credential and must not be one."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import httpx
+
+from libs.common.clock import utc_now
+from libs.common.contracts.identity import Scope
+from tests.e2e.authorization.forgery import Forger
+from tests.e2e.authorization.operations import NOBODY, PASSWORD
+from tests.e2e.authorization.rules import Caller, Target, User
+from tests.e2e.authorization.stores import SERVICES, Stores
+from tests.support.phone import Phone, log_in, signed_in
+
+_TIMEOUT_S = 30.0
+# One path of each service.
+_LOOKS = ("/api/v1/auth/me", "/api/v1/environments", "/api/v1/regions", "/api/v1/ws/nothing")
+_AT_ONCE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Everybody, and what the owner has. `http` has no credential of its own."""
+
+    http: httpx.AsyncClient
+    callers: tuple[Caller, ...]
+    phones: dict[User, Phone]
+    forger: Forger
+    environment_id: str
+    values: dict[str, str]
+    at_once: asyncio.Semaphore
+
+    @property
+    def owner(self) -> Phone:
+        """Who has something."""
+        return self.phones[User.OWNER]
+
+    async def ask(self, method: str, url: str, authorization: str | None, **options: object) -> httpx.Response:
+        """One call; of an endless answer only the head is waited for."""
+        headers = {"Authorization": authorization} if authorization is not None else {}
+        request = self.http.build_request(method, url, headers=headers, **options)  # type: ignore[arg-type]
+        async with self.at_once:
+            answer = await self.http.send(request, stream=True)
+            if not answer.headers.get("content-type", "").startswith("text/event-stream"):
+                await answer.aread()
+            await answer.aclose()
+        return answer
+
+    async def stand_in(self, user: User) -> str:
+        """The credential of a throw-away account; for the administrator that of one more administrator."""
+        async with signed_in(str(self.http.base_url), password=PASSWORD) as phone:
+            if user is not User.ADMIN:
+                return f"Bearer {phone.token}"
+            await self.change_plan(phone, "admin")
+        async with log_in(phone.url, phone.account["username"], PASSWORD) as promoted:
+            return f"Bearer {promoted.token}"
+
+    async def change_plan(self, phone: Phone, plan: str) -> None:
+        """By the administrator."""
+        await _set_plan(self.phones[User.ADMIN], phone, plan)
+
+    async def fresh(self, target: Target) -> dict[str, str]:
+        """Something more of the owner's, to be used up: what goes into the path."""
+        owner = self.owner
+        if target is Target.ENVIRONMENT:
+            body = {"name": f"spare-{secrets.token_hex(4)}", "template": "python"}
+            answer = await owner.http.post("/api/v1/environments", json=body)
+            assert answer.status_code == 201, answer.text
+            return {"environment_id": answer.json()["id"]}
+        if target is Target.API_KEY:
+            return {"key_id": (await owner.make_key("read"))[0]}
+        return {"session_id": await _another_session(owner)}
+
+
+@asynccontextmanager
+async def gathered(url: str, admin: Phone, stores: Stores) -> AsyncIterator[Cast]:
+    """The whole cast, known to every service."""
+    async with AsyncExitStack() as stack:
+        owner = await stack.enter_async_context(signed_in(url, password=PASSWORD))
+        # First of all: a key's first seconds are those in which services wait for news of it.
+        ruined = await _ruined_keys(owner, stores)
+        other = await stack.enter_async_context(signed_in(url))
+        await _set_plan(admin, owner, "admin")
+        keys = [(User.OWNER, scope, (await owner.make_key(scope))[1]) for scope in Scope]
+        keys += [(User.ADMIN, scope, (await admin.make_key(scope))[1]) for scope in (Scope.ADMIN, Scope.READ)]
+        # No administrator any longer, the owner is signed out everywhere.
+        await _set_plan(admin, owner, "pro")
+        owner = await stack.enter_async_context(log_in(url, owner.account["username"], PASSWORD))
+        phones = {User.OWNER: owner, User.OTHER: other, User.ADMIN: admin}
+        good = [
+            *(Caller(user.value, f"Bearer {phone.token}", user) for user, phone in phones.items()),
+            *(Caller(f"{user}'s key {scope}", f"Bearer {key}", user, scope) for user, scope, key in keys),
+        ]
+        forger = Forger(owner.token, await stores.signing_key())
+        void = {**ruined, **forger.forgeries(), "a token after logout": await _logged_out(owner)}
+        bad = [
+            Caller("nobody", None),
+            *(Caller(name, f"Bearer {credential}") for name, credential in void.items()),
+            Caller("a refresh token", f"Bearer {owner.refresh_token}"),
+            Caller("a good token without Bearer", owner.token),
+            Caller("name and password", f"Basic {_basic(owner.account['username'])}"),
+        ]
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S))
+        environment_id = await owner.create()
+        values = {
+            "environment_id": environment_id,
+            "session_id": await _another_session(owner),
+            "key_id": (await owner.make_key("read"))[0],
+            "email": owner.account["email"],
+            "template": "python",
+            "nothing": NOBODY,
+            "place": "1",
+            "no_place": str(10**15),
+        }
+        limit = asyncio.Semaphore(_AT_ONCE)
+        cast = Cast(http, (*good, *bad), phones, forger, environment_id, values, limit)
+        await _until_known(cast, good)
+        yield cast
+
+
+async def _until_known(cast: Cast, callers: list[Caller]) -> None:
+    """Changed plans and new keys reach the services by events."""
+    async with asyncio.timeout(_TIMEOUT_S):
+        for caller in callers:
+            for path in _LOOKS:
+                while (await cast.ask("GET", path, caller.authorization)).status_code == 401:
+                    await asyncio.sleep(0.05)
+
+
+async def _set_plan(admin: Phone, phone: Phone, plan: str) -> None:
+    answer = await admin.http.patch(f"/api/v1/users/{phone.account['id']}", json={"subscription_plan": plan})
+    assert answer.status_code == 200, answer.text
+
+
+async def _ruined_keys(owner: Phone, stores: Stores) -> dict[str, str]:
+    revoked_id, revoked = await owner.make_key("read")
+    assert (await owner.http.delete(f"/api/v1/auth/api-keys/{revoked_id}")).status_code == 200
+    expired_id, expired = await owner.make_key("read")
+    await _expire(expired_id, stores)
+    _, good = await owner.make_key("read")
+    _, another = await owner.make_key("read")
+    return {
+        "a revoked API key": revoked,
+        "an expired API key": expired,
+        "an API key with a wrong secret": good[:-43] + secrets.token_urlsafe(32),
+        "an API key with another key's secret": good[:-43] + another[-43:],
+        "an API key without a secret": good[:-43],
+    }
+
+
+async def _expire(key_id: str, stores: Stores) -> None:
+    """A key lives for a day at least, so its end is moved, wherever it is known."""
+    past = {"$set": {"expires_at": utc_now() - timedelta(minutes=1)}}
+    async with asyncio.timeout(_TIMEOUT_S):
+        for service in SERVICES:
+            keys = stores.database(service)["api_keys"]
+            while (await keys.update_one({"_id": key_id}, past)).matched_count == 0:
+                await asyncio.sleep(0.05)
+
+
+async def _logged_out(phone: Phone) -> str:
+    async with log_in(phone.url, phone.account["username"], PASSWORD) as gone:
+        answer = await gone.http.post("/api/v1/auth/logout")
+        assert answer.status_code == 200, answer.text
+        return gone.token
+
+
+async def _another_session(phone: Phone) -> str:
+    async with log_in(phone.url, phone.account["username"], PASSWORD) as another:
+        sessions = (await another.http.get("/api/v1/auth/sessions")).json()
+    session_id: str = next(session["id"] for session in sessions if session["current"])
+    return session_id
+
+
+def _basic(username: str) -> str:
+    return base64.b64encode(f"{username}:{PASSWORD}".encode()).decode()
