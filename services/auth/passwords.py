@@ -21,8 +21,9 @@ from libs.common.errors import UnavailableError
 _MAX_WAITING = 64
 _RETRY_AFTER_S = 10
 _HASH_CHARS = 31
-# A tenth of the event loop's share of a core that both want, all of a core that nobody else wants.
-_NICENESS = 10
+# A third of the event loop's share of a core that both want, all of a core that nobody else wants. With more, sign-ins
+# would hardly get on beside other programs that are busy; the event loop would not be noticeably quicker.
+_NICENESS = 5
 
 T = TypeVar("T")
 

@@ -6,10 +6,8 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,19 +24,29 @@ _STOP_BUDGET_S = 10.0
 _PASSWORD = "Passw0rd-of-a-test"
 
 
-@pytest.fixture
-def fragile(tmp_path: Path) -> Iterator[LocalStack]:
-    """A stack that may be hurt."""
-    stack = LocalStack(tmp_path / "data")
-    stack.up()
+@pytest.fixture(scope="module")
+def hurt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """One stack that takes everything in turn."""
+    stack = LocalStack(tmp_path_factory.mktemp("hurt") / "data")
     yield stack
     stack.down()
     assert stack.processes() == []
 
 
-def replaced(rows: list[dict[str, Any]], *, name: str, old: int) -> bool:
-    """Everything runs, and `name` in another process."""
-    return all(row["state"] == "running" and (row["name"] != name or row["pid"] != old) for row in rows)
+@pytest.fixture
+def fragile(hurt: LocalStack) -> LocalStack:
+    """The stack, up again if the test before has left it in pieces."""
+    rows = hurt.status()
+    if not rows or any(row["state"] != "running" for row in rows):
+        if rows:
+            hurt.kill_everything()
+        hurt.up()
+    return hurt
+
+
+def replaced(rows: list[dict[str, Any]], old: Mapping[str, int]) -> bool:
+    """Everything runs, and what `old` names in other processes."""
+    return all(row["state"] == "running" and row["pid"] != old.get(row["name"]) for row in rows)
 
 
 async def test_a_killed_service_comes_back_and_no_sandbox_notices(fragile: LocalStack) -> None:
@@ -46,49 +54,13 @@ async def test_a_killed_service_comes_back_and_no_sandbox_notices(fragile: Local
         environment_id = await phone.create()
         before = await phone.run(environment_id, "nohup sleep 1000 >/dev/null 2>&1 & echo $!")
         pid = before.removeprefix("0|").split()[-1]
-        for name in ("orchestrator", "envs", "terminal", "auth"):
-            victim = await asyncio.to_thread(fragile.pid_of, name)
-            os.kill(victim, signal.SIGKILL)
-            await asyncio.to_thread(fragile.wait_until, partial(replaced, name=name, old=victim))
+        # One whose children they are, then the others, all of which the gateway loses at once.
+        for names in (("orchestrator",), ("envs", "terminal", "auth")):
+            victims = {name: fragile.pid_of(name) for name in names}
+            for victim in victims.values():
+                os.kill(victim, signal.SIGKILL)
+            await asyncio.to_thread(fragile.wait_until, partial(replaced, old=victims))
         assert await phone.run(environment_id, f"kill -0 {pid} && echo alive") == "0|alive"
-
-
-async def test_everything_killed_comes_back_as_it_was(fragile: LocalStack) -> None:
-    async with signed_in(fragile.url, password=_PASSWORD) as phone:
-        name = phone.account["username"]
-        environment_id = await phone.create()
-        await phone.run(environment_id, "echo kept > file.txt; sync")
-    await asyncio.to_thread(fragile.kill_everything)
-    await asyncio.to_thread(fragile.up)
-    async with log_in(fragile.url, name, _PASSWORD) as phone:
-        await phone.until(environment_id, "running")
-        assert await _run_when_back(phone, environment_id, "cat file.txt") == "0|kept"
-        assert (await asyncio.to_thread(fragile.command, "demo", "--json")).returncode == 0
-
-
-async def test_down_and_up_again_runs_what_ran(fragile: LocalStack) -> None:
-    async with signed_in(fragile.url, password=_PASSWORD) as phone:
-        name = phone.account["username"]
-        environment_id = await phone.create()
-        await phone.run(environment_id, "echo kept > file.txt")
-    started = time.monotonic()
-    await asyncio.to_thread(fragile.down)
-    assert time.monotonic() - started < _STOP_BUDGET_S
-    assert await asyncio.to_thread(fragile.processes) == []
-    await asyncio.to_thread(fragile.up)
-    async with log_in(fragile.url, name, _PASSWORD) as phone:
-        await phone.until(environment_id, "running")
-        assert await _run_when_back(phone, environment_id, "cat file.txt") == "0|kept"
-
-
-async def _run_when_back(phone: Phone, environment_id: str, command: str) -> str:
-    """The status may still say `running` from before: the sandbox is repaired within seconds."""
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                return await phone.run(environment_id, command)
-            except Exception:
-                await asyncio.sleep(0.2)
 
 
 async def test_a_sandbox_killed_by_hand_is_back_and_the_story_says_so(fragile: LocalStack) -> None:
@@ -107,6 +79,50 @@ async def test_a_sandbox_killed_by_hand_is_back_and_the_story_says_so(fragile: L
                         break
                     await asyncio.sleep(0.1)
         assert (await phone.run(environment_id, "echo back")) == "0|back"
+
+
+async def test_down_and_up_again_runs_what_ran(fragile: LocalStack) -> None:
+    async with signed_in(fragile.url, password=_PASSWORD) as phone:
+        name = phone.account["username"]
+        environment_id = await phone.create()
+        await phone.run(environment_id, "echo kept > file.txt")
+    started = time.monotonic()
+    await asyncio.to_thread(fragile.down)
+    assert time.monotonic() - started < _STOP_BUDGET_S
+    assert await asyncio.to_thread(fragile.processes) == []
+    await asyncio.to_thread(fragile.up)
+    async with log_in(fragile.url, name, _PASSWORD) as phone:
+        await phone.until(environment_id, "running")
+        assert await _run_when_back(phone, environment_id, "cat file.txt") == "0|kept"
+
+
+async def test_everything_killed_comes_back_as_it_was_and_ends_on_ctrl_c(fragile: LocalStack) -> None:
+    async with signed_in(fragile.url, password=_PASSWORD) as phone:
+        name = phone.account["username"]
+        environment_id = await phone.create()
+        await phone.run(environment_id, "echo kept > file.txt; sync")
+    await asyncio.to_thread(fragile.kill_everything)
+    with fragile.attached() as terminal:
+        async with log_in(fragile.url, name, _PASSWORD) as phone:
+            await phone.until(environment_id, "running")
+            assert await _run_when_back(phone, environment_id, "cat file.txt") == "0|kept"
+            assert (await asyncio.to_thread(fragile.command, "demo", "--json")).returncode == 0
+        started = time.monotonic()
+        terminal.send_signal(signal.SIGINT)
+        await asyncio.to_thread(terminal.communicate, timeout=30)
+        assert time.monotonic() - started < _STOP_BUDGET_S
+    assert terminal.returncode == 0
+    assert await asyncio.to_thread(fragile.processes) == []
+
+
+async def _run_when_back(phone: Phone, environment_id: str, command: str) -> str:
+    """The status may still say `running` from before: the sandbox is repaired within seconds."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await phone.run(environment_id, command)
+            except Exception:
+                await asyncio.sleep(0.2)
 
 
 def _sandbox_with(words: str) -> psutil.Process:
@@ -132,24 +148,3 @@ def _is_first(process: psutil.Process, namespace: str) -> bool:
     except OSError:
         return False
     return same and any(line.startswith("NSpid:") and line.split()[-1] == "1" for line in status.splitlines())
-
-
-def test_an_attached_stack_ends_on_ctrl_c(tmp_path: Path) -> None:
-    stack = LocalStack(tmp_path / "data")
-    argv = [str(Path(sys.executable).with_name("devpocket")), "up", "--port", str(stack.port)]
-    with subprocess.Popen(
-        [*argv, "--data-dir", str(stack.data_dir)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "DevPocket is ready" in line:
-                break
-        assert lines[-1].strip() == f"DevPocket is ready at {stack.url}", "".join(lines)
-        started = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=30)
-        assert time.monotonic() - started < _STOP_BUDGET_S
-    assert process.returncode == 0
-    assert stack.processes() == []

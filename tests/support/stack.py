@@ -8,17 +8,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from libs.cli.stack.client import status_of
+from libs.cli.stack.state import load_stack
 from tests.support.servers import free_port
 
 _UP_TIMEOUT_S = 120.0
 _DOWN_TIMEOUT_S = 30.0
-_POLL_S = 0.2
+_POLL_S = 0.1
 _DEVPOCKET = str(Path(sys.executable).with_name("devpocket"))
 
 
@@ -33,9 +37,15 @@ class LocalStack:
 
     def command(self, *arguments: str, timeout_s: float = _UP_TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         """`devpocket ARGUMENTS --data-dir …`, its output captured."""
-        argv = [_DEVPOCKET, *arguments, "--data-dir", str(self.data_dir)]
-        environment = {**os.environ, **self._settings}
+        argv = self._argv(*arguments)
+        environment = self._environment()
         return subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False)
+
+    def _argv(self, *arguments: str) -> list[str]:
+        return [_DEVPOCKET, *arguments, "--data-dir", str(self.data_dir)]
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, **self._settings}
 
     def up(self, *options: str) -> str:
         """Start in the background; what it printed. Raises RuntimeError with it when it fails."""
@@ -44,6 +54,24 @@ class LocalStack:
             raise RuntimeError(f"devpocket up failed:\n{done.stdout}\n{done.stderr}")
         return done.stdout
 
+    @contextmanager
+    def attached(self) -> Iterator[subprocess.Popen[str]]:
+        """`devpocket up` as it runs in a terminal, once it says that it is ready; killed if it still runs at the end."""
+        argv = self._argv("up", "--port", str(self.port))
+        pipe, both = subprocess.PIPE, subprocess.STDOUT
+        with subprocess.Popen(argv, stdout=pipe, stderr=both, text=True, env=self._environment()) as process:
+            try:
+                assert process.stdout is not None
+                lines = []
+                for line in process.stdout:
+                    lines.append(line)
+                    if "DevPocket is ready" in line:
+                        break
+                assert lines[-1].strip() == f"DevPocket is ready at {self.url}", "".join(lines)
+                yield process
+            finally:
+                process.kill()
+
     def down(self) -> None:
         """Stop it. Raises RuntimeError when something is left."""
         done = self.command("down", timeout_s=_DOWN_TIMEOUT_S)
@@ -51,9 +79,9 @@ class LocalStack:
             raise RuntimeError(f"devpocket down failed:\n{done.stdout}\n{done.stderr}")
 
     def status(self) -> list[dict[str, Any]]:
-        """`devpocket status --json`."""
-        rows: list[dict[str, Any]] = json.loads(self.command("status", "--json").stdout)
-        return rows
+        """As `devpocket status --json` says it, without a process for every look. Empty before the first start."""
+        stack = load_stack(self.data_dir)
+        return [asdict(row) for row in status_of(stack)] if stack is not None else []
 
     def wait_until(self, wanted: Callable[[list[dict[str, Any]]], bool]) -> None:
         """Until `status` is as wanted. Raises TimeoutError."""

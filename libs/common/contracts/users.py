@@ -129,14 +129,17 @@ class UserMailRequested(UserEvent):
 
 
 class UserApiKeyCreated(UserEvent):
-    """A new API key; what services check it with. `secret_hash`: SHA-256 of its 256-bit secret, in hexadecimal."""
+    """A new API key; what services check it with.
+
+    `secret_hash`: SHA-256 of its 256-bit secret, in hexadecimal; None where the story was told without it.
+    """
 
     TYPE = "user.api_key_created.v1"
 
     key_id: str
     name: str
     scopes: list[Scope]
-    secret_hash: str = Field(repr=False)
+    secret_hash: str | None = Field(default=None, repr=False)
     expires_at: datetime | None = None
 
 

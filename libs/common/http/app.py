@@ -51,7 +51,7 @@ def create_service_app(platform: Platform, routers: Sequence[APIRouter], lifespa
     for router in routers:
         app.include_router(router)
     _add_middleware(app, platform)
-    app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign] - as FastAPI's own guide does
+    app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # the way FastAPI offers
     return app
 
 

@@ -1,4 +1,4 @@
-"""OpenAPI documents: what FastAPI does not say by itself, and one out of several, which the gateway shows as the API."""
+"""OpenAPI documents: what FastAPI leaves out, and one made of several, which the gateway shows as the API."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Any
 from libs.common.http.problems import Problem
 
 _Json = dict[str, Any]
+_DESCRIPTION = """Development environments for coding from a phone.
+
+Every error is a `Problem`, also the gateway's own: 404 and 405 for what is not described here, 408 and 431 for requests
+that come too slowly or with too large headers, 502 and 504 while the service behind an address does not answer."""
 _COMPONENT = "#/components/schemas/{model}"
 
 
@@ -24,7 +28,7 @@ def merge_openapi(documents: Mapping[str, _Json], *, version: str) -> _Json:
         "info": {
             "title": "DevPocket API",
             "version": version,
-            "description": "Development environments for coding from a phone.",
+            "description": _DESCRIPTION,
         },
         "paths": {},
         "components": {"schemas": {}, "securitySchemes": {}},

@@ -22,8 +22,10 @@ class Identities:
         self._keys: Collection = database["api_keys"]
 
     async def prepare(self) -> None:
-        """Make the index that finds a user's keys."""
+        """Make the index that finds a user's keys, and complete what an older version has kept of users."""
         await self._keys.create_index("user_id", name="user")
+        for name, value in (("is_deleted", False), ("session_epoch", 0)):
+            await self._users.update_many({name: {"$exists": False}}, {"$set": {name: value}})
 
     async def apply(self, data: EventData) -> None:
         """Take over what an event says, unless something newer is known."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
-import httpx
+import aiohttp
 
 from libs.common.clock import utc_now
 from libs.common.contracts.identity import Scope
@@ -27,14 +29,25 @@ _AT_ONCE = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Cast:
-    """Everybody, and what the owner has. `http` has no credential of its own."""
+class Answer:
+    """What came back; of an endless answer only the head."""
 
-    http: httpx.AsyncClient
+    status: int
+    body: bytes
+
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Everybody, and what the owner has. `values` fill the braces in the table's paths and bodies."""
+
+    http: aiohttp.ClientSession
     callers: tuple[Caller, ...]
     phones: dict[User, Phone]
     forger: Forger
-    environment_id: str
     values: dict[str, str]
     at_once: asyncio.Semaphore
 
@@ -43,29 +56,25 @@ class Cast:
         """Who has something."""
         return self.phones[User.OWNER]
 
-    async def ask(self, method: str, url: str, authorization: str | None, **options: object) -> httpx.Response:
-        """One call; of an endless answer only the head is waited for."""
+    async def ask(self, method: str, url: str, authorization: str | None = None, **options: Any) -> Answer:
+        """One call; `options` as aiohttp has them."""
         headers = {"Authorization": authorization} if authorization is not None else {}
-        request = self.http.build_request(method, url, headers=headers, **options)  # type: ignore[arg-type]
-        async with self.at_once:
-            answer = await self.http.send(request, stream=True)
-            if not answer.headers.get("content-type", "").startswith("text/event-stream"):
-                await answer.aread()
-            await answer.aclose()
-        return answer
+        headers |= options.pop("headers", {})
+        async with self.at_once, self.http.request(method, url, headers=headers, **options) as answer:
+            body = b"" if answer.content_type == "text/event-stream" else await answer.read()
+            return Answer(answer.status, body)
 
     async def stand_in(self, user: User) -> str:
         """The credential of a throw-away account; for the administrator that of one more administrator."""
-        async with signed_in(str(self.http.base_url), password=PASSWORD) as phone:
-            if user is not User.ADMIN:
-                return f"Bearer {phone.token}"
-            await self.change_plan(phone, "admin")
-        async with log_in(phone.url, phone.account["username"], PASSWORD) as promoted:
-            return f"Bearer {promoted.token}"
-
-    async def change_plan(self, phone: Phone, plan: str) -> None:
-        """By the administrator."""
-        await _set_plan(self.phones[User.ADMIN], phone, plan)
+        name = f"stand-in-{secrets.token_hex(5)}"
+        body = {"username": name, "email": f"{name}@example.com", "password": PASSWORD}
+        made = await self.ask("POST", "/api/v1/auth/register", json=body)
+        assert made.status == 201, made.body
+        if user is User.ADMIN:
+            await set_plan(self.phones[User.ADMIN], made.json()["id"], "admin")
+        login = {"username_or_email": name, "password": PASSWORD}
+        signed_in = await self.ask("POST", "/api/v1/auth/login", json=login)
+        return f"Bearer {signed_in.json()['access_token']}"
 
     async def fresh(self, target: Target) -> dict[str, str]:
         """Something more of the owner's, to be used up: what goes into the path."""
@@ -88,11 +97,11 @@ async def gathered(url: str, admin: Phone, stores: Stores) -> AsyncIterator[Cast
         # First of all: a key's first seconds are those in which services wait for news of it.
         ruined = await _ruined_keys(owner, stores)
         other = await stack.enter_async_context(signed_in(url))
-        await _set_plan(admin, owner, "admin")
+        await set_plan(admin, owner.account["id"], "admin")
         keys = [(User.OWNER, scope, (await owner.make_key(scope))[1]) for scope in Scope]
         keys += [(User.ADMIN, scope, (await admin.make_key(scope))[1]) for scope in (Scope.ADMIN, Scope.READ)]
         # No administrator any longer, the owner is signed out everywhere.
-        await _set_plan(admin, owner, "pro")
+        await set_plan(admin, owner.account["id"], "pro")
         owner = await stack.enter_async_context(log_in(url, owner.account["username"], PASSWORD))
         phones = {User.OWNER: owner, User.OTHER: other, User.ADMIN: admin}
         good = [
@@ -108,10 +117,10 @@ async def gathered(url: str, admin: Phone, stores: Stores) -> AsyncIterator[Cast
             Caller("a good token without Bearer", owner.token),
             Caller("name and password", f"Basic {_basic(owner.account['username'])}"),
         ]
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=_TIMEOUT_S))
-        environment_id = await owner.create()
+        timeout = aiohttp.ClientTimeout(_TIMEOUT_S)
+        http = await stack.enter_async_context(aiohttp.ClientSession(url, timeout=timeout))
         values = {
-            "environment_id": environment_id,
+            "environment_id": await owner.create(),
             "session_id": await _another_session(owner),
             "key_id": (await owner.make_key("read"))[0],
             "email": owner.account["email"],
@@ -121,7 +130,7 @@ async def gathered(url: str, admin: Phone, stores: Stores) -> AsyncIterator[Cast
             "no_place": str(10**15),
         }
         limit = asyncio.Semaphore(_AT_ONCE)
-        cast = Cast(http, (*good, *bad), phones, forger, environment_id, values, limit)
+        cast = Cast(http, (*good, *bad), phones, forger, values, limit)
         await _until_known(cast, good)
         yield cast
 
@@ -131,12 +140,13 @@ async def _until_known(cast: Cast, callers: list[Caller]) -> None:
     async with asyncio.timeout(_TIMEOUT_S):
         for caller in callers:
             for path in _LOOKS:
-                while (await cast.ask("GET", path, caller.authorization)).status_code == 401:
+                while (await cast.ask("GET", path, caller.authorization)).status == 401:  # noqa: ASYNC110 - over HTTP
                     await asyncio.sleep(0.05)
 
 
-async def _set_plan(admin: Phone, phone: Phone, plan: str) -> None:
-    answer = await admin.http.patch(f"/api/v1/users/{phone.account['id']}", json={"subscription_plan": plan})
+async def set_plan(admin: Phone, user_id: str, plan: str) -> None:
+    """By the administrator."""
+    answer = await admin.http.patch(f"/api/v1/users/{user_id}", json={"subscription_plan": plan})
     assert answer.status_code == 200, answer.text
 
 
@@ -162,7 +172,7 @@ async def _expire(key_id: str, stores: Stores) -> None:
     async with asyncio.timeout(_TIMEOUT_S):
         for service in SERVICES:
             keys = stores.database(service)["api_keys"]
-            while (await keys.update_one({"_id": key_id}, past)).matched_count == 0:
+            while (await keys.update_one({"_id": key_id}, past)).matched_count == 0:  # noqa: ASYNC110 - by an event
                 await asyncio.sleep(0.05)
 
 

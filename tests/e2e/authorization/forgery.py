@@ -19,7 +19,7 @@ from services.auth.keyring import SigningKey
 
 
 class Forger:
-    """Makes tokens like `genuine`. With the real key, which no forger has, `signed` shows that only one thing is off."""
+    """Makes tokens like `genuine`, also with the real key, which no forger has: so only one thing is wrong with each."""
 
     def __init__(self, genuine: str, key: SigningKey) -> None:
         self._genuine = genuine

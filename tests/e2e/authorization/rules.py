@@ -77,6 +77,11 @@ class Operation:
         return f"{self.method} {self.path}{f' ({self.variant})' if self.variant else ''}"
 
     @property
+    def depends_on_body(self) -> bool:
+        """Whether the scope that a key needs is to be read in the body first."""
+        return self.rule is Rule.TERMINAL
+
+    @property
     def is_harmless(self) -> bool:
         """Whether allowed calls may be made at the same time."""
         return self.method == "GET" or self.rule is Rule.PUBLIC

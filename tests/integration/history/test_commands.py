@@ -15,7 +15,7 @@ from tests.integration.history.conftest import STORY, Desk
 
 class TestStories:
     async def test_a_timeline_holds_the_garbage_too(self, told: Desk) -> None:
-        steps = (await told.run("timeline", "--env", "e1", "--json")).json
+        steps = (await told.run_process("timeline", "--env", "e1", "--json")).json
         assert [step["sequence"] for step in steps] == list(range(1, 10))
         assert [step["what"] for step in steps[6:]] == ["unreadable"] * 3
         assert all(step["problem"] for step in steps[6:])
@@ -52,7 +52,7 @@ class TestStories:
         assert "SEALED" not in outcome.stdout
 
     async def test_nobody_there_is_a_sentence(self, desk: Desk) -> None:
-        outcome = await Desk("nats://127.0.0.1:9", desk.client).run("ls")
+        outcome = await Desk("nats://127.0.0.1:9", desk.client).run_process("ls")
         assert (outcome.code, outcome.stdout) == (1, "")
         assert "NATS cannot be reached" in outcome.stderr
         assert "Traceback" not in outcome.stderr
@@ -84,8 +84,8 @@ class TestTransfer:
         assert from_file == shown
 
     async def test_the_export_of_an_import_is_the_same_file(self, told: Desk, laptop: Desk) -> None:
-        text = (await told.run("export")).stdout
-        await laptop.run("import", "-", stdin=text.encode())
+        text = (await told.run_process("export")).stdout
+        await laptop.run_process("import", "-", stdin=text.encode())
         assert (await laptop.run("export")).stdout == text
 
     async def test_importing_twice_adds_nothing(self, told: Desk, laptop: Desk) -> None:
@@ -115,7 +115,7 @@ class TestTransfer:
         assert "SEALED-SECRET" in (await told.run("export", "--env", "e1")).stdout
 
     async def test_a_place_that_cannot_be_written_is_a_sentence(self, told: Desk, tmp_path: Path) -> None:
-        outcome = await told.run("export", "--output", str(tmp_path / "none" / "x"))
+        outcome = await told.run_process("export", "--output", str(tmp_path / "none" / "x"))
         assert (outcome.code, "No such file" in outcome.stderr, "Traceback" in outcome.stderr) == (1, True, False)
 
 

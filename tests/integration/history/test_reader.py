@@ -10,6 +10,7 @@ from typing import Any
 import nats
 import pytest
 
+from libs.common.history import consumer, reader
 from libs.common.history.errors import EventsUnavailableError
 from libs.common.history.query import ALL_EVENTS, EventQuery
 from libs.common.history.reader import StreamReader
@@ -54,14 +55,19 @@ class TestRead:
         assert await sequences(told, limit=3) == [1, 2, 3]
         assert await sequences(told, "devpocket.*.e9.>") == []
 
-    async def test_a_reader_that_takes_its_time_is_forgotten_by_the_server_and_goes_on(self, desk: Desk) -> None:
+    async def test_a_reader_that_takes_its_time_is_forgotten_by_the_server_and_goes_on(
+        self, desk: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # How long it waits for a server that says nothing: each time for both.
+        monkeypatch.setattr(reader, "_FETCH_WAIT_S", 1.5)
+        monkeypatch.setattr(consumer, "_GRACE_S", 0.5)
         await fill(desk, 1_200)
         seen: list[int] = []
         async for item in StreamReader(desk.js).read(EVENTS_STREAM, ALL_EVENTS):
             seen.append(item.stored_sequence)
             if len(seen) in {1, 700}:
-                (consumer,) = await desk.js.consumers_info(EVENTS_STREAM)
-                await desk.js.delete_consumer(EVENTS_STREAM, consumer.name)
+                (its_own,) = await desk.js.consumers_info(EVENTS_STREAM)
+                await desk.js.delete_consumer(EVENTS_STREAM, its_own.name)
         assert seen == list(range(1, 1_201))
 
     async def test_it_leaves_no_consumer_behind(self, told: Desk) -> None:

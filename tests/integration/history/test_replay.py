@@ -158,7 +158,7 @@ class TestRebuilding:
             seen.append(item.sequence)
 
         await job.run(each=each)
-        handled = [line["sequence"] for line in LINES if line["subject"].split(".")[1] in {"env", "terminal"}]
+        handled = [line["sequence"] for line in LINES if line["subject"].split(".")[1] in {"env", "terminal", "user"}]
         assert seen == handled
 
 

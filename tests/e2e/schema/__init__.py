@@ -1,0 +1,1 @@
+"""What generated requests need to get anywhere: callers who own something."""

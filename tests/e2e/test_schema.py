@@ -1,0 +1,183 @@
+"""Whatever is sent, the answer is one that the OpenAPI document tells of: generated requests to the whole API.
+
+`SCHEMA_EXAMPLES=500` digs deeper, and adds what lies at the edges of each schema; `SCHEMA_PATHS=^/api/v1/auth` looks at
+some paths only: `make test ARGS="tests/e2e/test_schema.py"` with them in the environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
+from schemathesis import Case, CheckContext, Response
+from schemathesis.generation.hypothesis.builder import HypothesisTestConfig, HypothesisTestMode, create_test
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from schemathesis.specs.openapi.schemas import OpenApiSchema
+
+from tests.e2e.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.e2e.schema.accounts import PASSWORD, Api
+from tests.e2e.schema.callers import Caller
+from tests.support.stack import LocalStack
+
+_DEEP = "SCHEMA_EXAMPLES" in os.environ
+_EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "10"))
+_PATHS = re.compile(os.environ.get("SCHEMA_PATHS", ""))
+_METHODS = ("get", "put", "post", "delete", "patch", "head", "trace")
+_EVENT_STREAM = "/api/v1/events"
+_PROBLEM = "application/problem+json"
+# What a stack in good health answers although it is a 5xx.
+_EXPECTED_5XX = {"/api/v1/auth/google": "google_not_configured"}
+
+pytestmark = pytest.mark.timeout(0 if _DEEP else 120)
+schemathesis.openapi.format("password", st.text(max_size=60).map(PASSWORD.__add__))
+
+
+def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """All but the event stream: it never ends, so a test of its own reads it."""
+    for path, item in document["paths"].items():
+        for method in item:
+            if path != _EVENT_STREAM:
+                yield method, path
+
+
+_CONTRACT = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
+_WANTED = [(method, path) for method, path in _operations(_CONTRACT) if _PATHS.search(path)]
+_GUARDED = [(method, path) for method, path in _WANTED if "security" in _CONTRACT["paths"][path][method]]
+_PUBLIC = [operation for operation in _WANTED if operation not in _GUARDED]
+
+
+@pytest.fixture(scope="module")
+def document(stack: LocalStack) -> dict[str, Any]:
+    found: dict[str, Any] = requests.get(f"{stack.url}/openapi.json", timeout=10).json()
+    return found
+
+
+@pytest.fixture(scope="module")
+def schema(document: dict[str, Any]) -> OpenApiSchema:
+    found = schemathesis.openapi.from_dict(document)
+    found.config.generation.update(with_security_parameters=False)
+    # Methods that are not offered have a test of their own.
+    found.config.phases.coverage.unexpected_methods = set()
+    return found
+
+
+def _caller(stack: LocalStack, plan: str | None) -> Iterator[Caller]:
+    api = Api(stack.url)
+    root = {"Authorization": f"Bearer {api.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)['access_token']}"}
+    caller = Caller(api, root, plan)
+    caller.prepare()
+    yield caller
+    caller.tidy()
+
+
+@pytest.fixture(scope="module")
+def nobody(stack: LocalStack) -> Iterator[Caller]:
+    yield from _caller(stack, None)
+
+
+@pytest.fixture(scope="module")
+def user(stack: LocalStack) -> Iterator[Caller]:
+    yield from _caller(stack, "starter")
+
+
+@pytest.fixture(scope="module")
+def administrator(stack: LocalStack) -> Iterator[Caller]:
+    yield from _caller(stack, "admin")
+
+
+def _no_server_error(_: CheckContext, response: Response, case: Case) -> None:
+    if response.status_code >= 500:
+        assert (response.status_code, response.json().get("code")) == (503, _EXPECTED_5XX.get(case.path))
+
+
+def _errors_are_problems(_: CheckContext, response: Response, case: Case) -> None:
+    """With the id that the answer has in its headers: it leads from what a user reports to our logs."""
+    assert response.headers["x-request-id"]
+    if response.status_code >= 400:
+        problem = response.json()
+        assert response.headers["content-type"] == [_PROBLEM]
+        assert (problem["status"], problem["request_id"]) == (response.status_code, response.headers["x-request-id"][0])
+
+
+# Not among them, and why:
+# - positive_data_acceptance: plans, quotas, taken names and cursors are not in the schema, so valid may be refused.
+# - negative_data_rejection: unknown fields and parameters are ignored on purpose, so invalid may be accepted.
+# - unsupported_method: below, for all methods rather than for those that a generator thinks of.
+# - ignored_auth: tests/e2e/authorization tries each operation as everybody.
+_CHECKS = [
+    _no_server_error,
+    _errors_are_problems,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    response_headers_conformance,
+]
+
+
+def _explore(schema: OpenApiSchema, label: tuple[str, str], caller: Caller, *, examples: int = _EXAMPLES) -> None:
+    """The same requests in every run: those that the schema shows as examples, and generated ones, valid and not."""
+    method, path = label
+
+    def send(case: Case) -> None:
+        for variant in caller.variants(case):
+            variant.validate_response(caller.send(variant), checks=_CHECKS)
+
+    quick = [HypothesisTestMode.EXAMPLES, HypothesisTestMode.FUZZING]
+    create_test(
+        operation=schema[path][method],
+        test_func=send,
+        config=HypothesisTestConfig(
+            project=schema.config,
+            modes=[*quick, HypothesisTestMode.COVERAGE] if _DEEP else quick,
+            settings=hypothesis.settings(
+                max_examples=examples,
+                derandomize=True,
+                database=None,
+                deadline=None,
+                phases=(Phase.explicit, Phase.generate),
+                suppress_health_check=list(HealthCheck),
+            ),
+        ),
+    )()
+
+
+# They do not look at who asks, so one kind of caller is enough.
+@pytest.mark.parametrize("operation", _PUBLIC, ids=" ".join)
+def test_what_is_public(schema: OpenApiSchema, operation: tuple[str, str], nobody: Caller) -> None:
+    _explore(schema, operation, nobody)
+
+
+@pytest.mark.parametrize("operation", _GUARDED, ids=" ".join)
+def test_as_a_user(schema: OpenApiSchema, operation: tuple[str, str], user: Caller) -> None:
+    _explore(schema, operation, user)
+
+
+@pytest.mark.parametrize("operation", _GUARDED, ids=" ".join)
+def test_as_an_administrator(schema: OpenApiSchema, operation: tuple[str, str], administrator: Caller) -> None:
+    _explore(schema, operation, administrator)
+
+
+# It ends where the caller is asked for, so a few are enough.
+@pytest.mark.parametrize("operation", _GUARDED, ids=" ".join)
+def test_as_nobody(schema: OpenApiSchema, operation: tuple[str, str], nobody: Caller) -> None:
+    _explore(schema, operation, nobody, examples=3)
+
+
+def test_no_operation_was_left_out(document: dict[str, Any]) -> None:
+    offered = {(method, path) for path, item in document["paths"].items() for method in item}
+    assert offered == {*_operations(_CONTRACT), ("get", _EVENT_STREAM)}
