@@ -161,6 +161,12 @@ def unlock(who: Who, as_json: Json = False) -> None:
 
 
 @app.command()
+def verify(who: Who, as_json: Json = False) -> None:
+    """Take an account's address as verified, e.g. where no mails can be sent."""
+    _print([_administer(who, AccountChange(is_verified=True))], as_json=as_json, single=True)
+
+
+@app.command()
 def deactivate(who: Who, as_json: Json = False) -> None:
     """Shut an account out and end its sessions."""
     _print([_administer(who, AccountChange(is_active=False))], as_json=as_json, single=True)

@@ -38,7 +38,9 @@ async def list_users(
 @router.patch("/{user_id}", summary="Change an account", responses=responses(401, 403, 404, 409))
 async def patch_user(user_id: UserId, body: UserPatch, admin: CurrentAdmin, accounts: Accounts) -> UserOut:
     """Administrators. Who is deactivated, or is an administrator no longer, is signed out everywhere."""
-    change = AccountChange(plan=body.subscription_plan, is_active=body.is_active, unlock=body.unlock)
+    change = AccountChange(
+        plan=body.subscription_plan, is_active=body.is_active, is_verified=body.is_verified, unlock=body.unlock
+    )
     return UserOut.of(await accounts.administer(user_id, change, by=admin.user_id))
 
 

@@ -50,6 +50,7 @@ class UserPatch(BaseModel):
 
     subscription_plan: Plan | None = None
     is_active: bool | None = None
+    is_verified: bool | None = Field(default=None, description="Whether the address counts as verified")
     unlock: bool = Field(default=False, description="Forget wrong passwords and lift the lock")
 
 

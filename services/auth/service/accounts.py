@@ -36,6 +36,7 @@ class AccountChange:
 
     plan: Plan | None = None
     is_active: bool | None = None
+    is_verified: bool | None = None
     unlock: bool = False
 
 
@@ -130,6 +131,8 @@ def _apply(user: User, change: AccountChange) -> tuple[User, list[EventData]]:
         fields["plan"] = change.plan
     if change.is_active is not None and change.is_active is not user.is_active:
         fields["is_active"] = change.is_active
+    if change.is_verified is not None and change.is_verified is not user.is_verified:
+        fields["is_verified"] = change.is_verified
     if change.unlock and (user.locked_until is not None or user.failed_logins):
         fields |= {"locked_until": None, "failed_logins": 0}
     if not fields:
@@ -140,7 +143,7 @@ def _apply(user: User, change: AccountChange) -> tuple[User, list[EventData]]:
     events: list[EventData] = []
     if "plan" in fields:
         events.append(UserPlanChanged(**changed.state))
-    if "is_active" in fields:
+    if "is_active" in fields or "is_verified" in fields:
         events.append(UserUpdated(**changed.state))
     if "failed_logins" in fields:
         events.append(UserUnlocked(user_id=user.id))

@@ -95,7 +95,7 @@ async def gathered(url: str, admin: Phone, stores: Stores) -> AsyncIterator[Cast
     async with AsyncExitStack() as stack:
         owner = await stack.enter_async_context(signed_in(url, password=PASSWORD))
         # First of all: a key's first seconds are those in which services wait for news of it.
-        ruined = await _ruined_keys(owner, stores)
+        ruined, spoilt = await _ruined_keys(owner, stores)
         other = await stack.enter_async_context(signed_in(url))
         await set_plan(admin, owner.account["id"], "admin")
         keys = [(User.OWNER, scope, (await owner.make_key(scope))[1]) for scope in Scope]
@@ -110,12 +110,13 @@ async def gathered(url: str, admin: Phone, stores: Stores) -> AsyncIterator[Cast
         ]
         forger = Forger(owner.token, await stores.signing_key())
         void = {**ruined, **forger.forgeries(), "a token after logout": await _logged_out(owner)}
+        oddities = {**forger.oddities(), **spoilt, "a refresh token": owner.refresh_token}
         bad = [
             Caller("nobody", None),
             *(Caller(name, f"Bearer {credential}") for name, credential in void.items()),
-            Caller("a refresh token", f"Bearer {owner.refresh_token}"),
-            Caller("a good token without Bearer", owner.token),
-            Caller("name and password", f"Basic {_basic(owner.account['username'])}"),
+            *(Caller(name, f"Bearer {text}", tried_once=True) for name, text in oddities.items()),
+            Caller("a good token without Bearer", owner.token, tried_once=True),
+            Caller("name and password", f"Basic {_basic(owner.account['username'])}", tried_once=True),
         ]
         timeout = aiohttp.ClientTimeout(_TIMEOUT_S)
         http = await stack.enter_async_context(aiohttp.ClientSession(url, timeout=timeout))
@@ -150,17 +151,20 @@ async def set_plan(admin: Phone, user_id: str, plan: str) -> None:
     assert answer.status_code == 200, answer.text
 
 
-async def _ruined_keys(owner: Phone, stores: Stores) -> dict[str, str]:
+async def _ruined_keys(owner: Phone, stores: Stores) -> tuple[dict[str, str], dict[str, str]]:
+    """Keys by what is wrong with them; the second ones are odder."""
     revoked_id, revoked = await owner.make_key("read")
     assert (await owner.http.delete(f"/api/v1/auth/api-keys/{revoked_id}")).status_code == 200
     expired_id, expired = await owner.make_key("read")
     await _expire(expired_id, stores)
     _, good = await owner.make_key("read")
     _, another = await owner.make_key("read")
-    return {
+    ruined = {
         "a revoked API key": revoked,
         "an expired API key": expired,
         "an API key with a wrong secret": good[:-43] + secrets.token_urlsafe(32),
+    }
+    return ruined, {
         "an API key with another key's secret": good[:-43] + another[-43:],
         "an API key without a secret": good[:-43],
     }

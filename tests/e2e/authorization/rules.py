@@ -30,12 +30,16 @@ class User(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody with a credential. `user` is None when it must be worth nothing, `scope` when it is no API key."""
+    """Somebody with a credential. `user` is None when it must be worth nothing, `scope` when it is no API key.
+
+    `tried_once`: one operation of each service is enough, as it never gets past the first check of a credential.
+    """
 
     name: str
     authorization: str | None = field(repr=False)
     user: User | None = None
     scope: Scope | None = None
+    tried_once: bool = False
 
     @property
     def credential(self) -> str | None:

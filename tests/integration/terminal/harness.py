@@ -104,13 +104,14 @@ class Service:
         await self.publish(EnvironmentDeleteRequested.model_validate(wish), environment_id)
 
     async def api_key(self, user_id: str, *scopes: Scope) -> ApiKey:
-        """As auth tells of it: a user, then a key."""
+        """As auth tells of it: a user, then a key; returns when the read model has both."""
         key = ApiKey.new()
         await self.publish(user_state(UserRegistered, user_id), user_id)
         data = UserApiKeyCreated(
             user_id=user_id, key_id=key.id, name="ci", scopes=list(scopes), secret_hash=key.secret_hash
         )
         await self.publish(data, user_id)
+        await self.caught_up("users")
         return key
 
     async def revoke(self, user_id: str, *session_ids: str) -> None:

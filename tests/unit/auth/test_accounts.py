@@ -119,6 +119,12 @@ class TestAdminister:
         await auth.accounts.administer(user.id, AccountChange(unlock=True), by="admin")
         await auth.sign_in.with_password("ada", PASSWORD, PHONE)
 
+    async def test_an_address_can_be_taken_as_verified(self, auth: AuthOnFakes) -> None:
+        user = await auth.accounts.register(ADA)
+        changed = await auth.accounts.administer(user.id, AccountChange(is_verified=True), by="admin")
+        assert changed.is_verified
+        assert auth.payloads(UserUpdated) == [UserUpdated(**changed.state)]
+
     async def test_no_change_is_no_write_and_no_event(self, auth: AuthOnFakes) -> None:
         user = await auth.accounts.register(ADA)
         change = AccountChange(plan=Plan.FREE, is_active=True, unlock=True)

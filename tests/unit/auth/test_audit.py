@@ -20,9 +20,7 @@ def event(data: EventData) -> Event:
 class TestEntry:
     def test_tells_who_what_when_and_from_where(self) -> None:
         said = event(
-            UserPlanChanged(
-                user_id="u", username="ada", plan=Plan.PRO, is_active=True, is_verified=True, version=2
-            )
+            UserPlanChanged(user_id="u", username="ada", plan=Plan.PRO, is_active=True, is_verified=True, version=2)
         )
         entry = entry_of(said)
         assert entry is not None
