@@ -25,7 +25,7 @@ from tests.support.servers import Servers, servers
 hypothesis.settings.register_profile("devpocket", deadline=None)
 hypothesis.settings.load_profile("devpocket")
 
-# A run in the background of a script, or below nohup, is born deaf to these, and so would be everything it starts: shells
+# A run in the background of a script, or below nohup, is born deaf to these, and so would all that it starts be: shells
 # that no Ctrl-C interrupts, stacks that do not hear a hangup. A handler stays with us; what we start is not born deaf.
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:

@@ -63,7 +63,7 @@ class Platform:
         self._revocation_feed = RevocationFeed(self.bus, self.revocations, token_life_s=token_life_s)
         source = keys or self._jwks
         assert source is not None
-        self.identities = Identities(self.database)
+        self.identities = Identities(self.database, tombstone_days=settings.stream_max_age_days + 1)
         self.tokens = TokenVerifier(
             source,
             self.revocations,

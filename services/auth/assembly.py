@@ -67,6 +67,7 @@ class AuthServices:
         clock: Clock = utc_now,
     ) -> None:
         self._hasher = BcryptHasher(cost=settings.password_hash_cost, workers=settings.password_hash_workers)
+        self._google = google
         users = MongoUsers(database, relay)
         sessions = MongoSessions(database, relay)
         links = MongoLinks(database)
@@ -122,8 +123,10 @@ class AuthServices:
             await store.prepare()
 
     def close(self) -> None:
-        """Stop the hashing threads."""
+        """Stop the threads that hash and that ask Google."""
         self._hasher.close()
+        if self._google is not None:
+            self._google.close()
 
 
 def _link_rules(settings: AuthSettings) -> LinkRules:

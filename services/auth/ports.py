@@ -240,6 +240,10 @@ class GoogleIdentities(Protocol):
         """Raises InvalidGoogleTokenError; UnavailableError while Google's keys cannot be loaded."""
         ...
 
+    def close(self) -> None:
+        """Stop what runs for it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Mail:

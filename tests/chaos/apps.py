@@ -3,6 +3,7 @@
 Imports are late, because a process should load its own service only.
 
 CHAOS_HANDLER_ERRORS: which share of deliveries fails, 0 to 1. CHAOS_SEED. CHAOS_DIR: where failures are counted.
+CHAOS_ACK_WAIT: seconds after which NATS gives an unacknowledged message to somebody else.
 """
 
 from __future__ import annotations
@@ -12,13 +13,22 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from libs.common.messaging.broker import Bus
 from tests.chaos.handler_faults import FailingPolicy, HandlerFaults
+
+
+def _impatient() -> None:
+    """No service has a setting for it, so what they all leave at its default is changed there."""
+    wait_s = os.environ.get("CHAOS_ACK_WAIT")
+    if wait_s is not None:
+        Bus.__init__.__kwdefaults__["ack_wait_s"] = float(wait_s)
 
 
 def create_auth() -> FastAPI:
     """In auth's place."""
     from services.auth.main import create_app
 
+    _impatient()
     return _failing(create_app())
 
 
@@ -26,6 +36,7 @@ def create_envs() -> FastAPI:
     """In envs' place."""
     from services.envs.main import create_app
 
+    _impatient()
     return _failing(create_app())
 
 
@@ -33,6 +44,7 @@ def create_orchestrator() -> FastAPI:
     """In the orchestrator's place."""
     from services.orchestrator.main import create_app
 
+    _impatient()
     return _failing(create_app())
 
 
@@ -40,6 +52,7 @@ def create_terminal() -> FastAPI:
     """In terminal's place."""
     from services.terminal.main import create_app
 
+    _impatient()
     return _failing(create_app())
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from libs.cli.stack.paths import PROJECT_ROOT
 from tests.chaos.ledger import DRIFT, Ledger, Violation
 from tests.chaos.stack import SERVICE_NAMES
 
@@ -35,7 +36,22 @@ class Replay:
 
 async def replays(data_dir: Path) -> list[Replay]:
     """Replay every service of a stack at rest; one after the other, because the database is what takes the time."""
-    return [await _replay(data_dir, service) for service in SERVICE_NAMES]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.chaos.replaying", "--data-dir", str(data_dir), *SERVICE_NAMES),
+        cwd=PROJECT_ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        return [Replay("all", problem=f"it took longer than {_TIMEOUT_S:.0f} s")]
+    if process.returncode != 0:
+        return [Replay("all", problem=f"code {process.returncode}: {errors.decode(errors='replace').strip()}")]
+    return [_replay(service, *said) for service, said in json.loads(output).items()]
 
 
 def drift(found: Sequence[Replay], ledger: Ledger) -> Iterator[Violation]:
@@ -58,23 +74,10 @@ def drift(found: Sequence[Replay], ledger: Ledger) -> Iterator[Violation]:
             yield Violation(DRIFT, replay.service, what)
 
 
-async def _replay(data_dir: Path, service: str) -> Replay:
-    asked = ("--service", service, "--into", f"chaos_replay_{service}", "--diff", "--json", "--data-dir", str(data_dir))
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "libs.cli.main", "events", "replay", *asked),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            output, errors = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        return Replay(service, problem=f"it took longer than {_TIMEOUT_S:.0f} s")
+def _replay(service: str, output: str, problem: str) -> Replay:
     try:
         answer = json.loads(output)
     except ValueError:
-        return Replay(service, problem=f"code {process.returncode}: {errors.decode(errors='replace').strip()}")
+        return Replay(service, problem=problem)
     counts = {name: answer[name] for name in ("events", "handled", "failed", "drifted", "failures")}
     return Replay(service, fields=answer["drift"], **counts)

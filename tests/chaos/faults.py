@@ -86,7 +86,8 @@ class Menu:
 
 
 class Saboteur:
-    """Does one fault every `every_s` seconds until it is stopped. `processes` tells who runs where right now.
+    """Does one fault every `every_s` seconds until it is stopped or the schedule ends. `processes` tells who runs where
+    right now.
 
     `note` hears of each fault as it happens. `errors`: what went wrong in doing it, which is a bug of ours.
     """
@@ -109,7 +110,7 @@ class Saboteur:
         self._going_on: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Until cancelled; what goes on then is over at once."""
+        """Until cancelled, when what goes on is over at once; or until the schedule ends and all of it is over."""
         try:
             for fault in self._schedule:
                 await asyncio.sleep(self._every_s)
@@ -117,6 +118,7 @@ class Saboteur:
                     self._in_background(self._befall(fault))
                 else:
                     self._do(fault)
+            await asyncio.gather(*self._going_on)
         finally:
             for task in self._going_on:
                 task.cancel()

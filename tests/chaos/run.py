@@ -9,10 +9,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import httpx
 
+from libs.common.messaging.broker import ACK_WAIT_S
 from tests.chaos.checks import violations
 from tests.chaos.client import GaveUpError
 from tests.chaos.cluster import Cluster
@@ -39,6 +41,9 @@ Tell = Callable[[str], None]
 class Options:
     """What to run. `fault_every_s` 0 leaves the stack in peace; `handler_errors` is a share of all deliveries.
 
+    `most_faults`: exactly so many, however long the users take and however slow the machine is; 0 is as long as they
+    work. `ack_wait_s`: when NATS gives what a process had in hand to somebody else.
+
     `runtime` is local or kubernetes; `api_errors` is a share of all calls of the latter's API, whose answers come up to
     `api_latency_s` later.
     """
@@ -47,6 +52,7 @@ class Options:
     lifecycles: int = 500
     users: int = 20
     fault_every_s: float = 2.0
+    most_faults: int = 0
     handler_errors: float = 0.03
     replicas: int = 2
     with_poison: bool = True
@@ -55,6 +61,7 @@ class Options:
     runtime: str = "local"
     api_errors: float = 0.03
     api_latency_s: float = 0.02
+    ack_wait_s: float = ACK_WAIT_S
 
 
 @dataclass(slots=True)
@@ -86,7 +93,7 @@ class Run:
         menu = Menu(
             stack.replicas(), lease_s=_LEASE_S, long=options.long_pauses, only=options.only, more=ground.dishes()
         )
-        schedule = menu.schedule(options.seed)
+        schedule = islice(menu.schedule(options.seed), options.most_faults or None)
         self._saboteur = Saboteur(schedule, stack.processes, stack.note, every_s=options.fault_every_s)
 
     async def __call__(self) -> Outcome:
@@ -122,10 +129,13 @@ class Run:
         poisoning = asyncio.create_task(poisoner.run()) if self._options.with_poison else None
         disturbing = [asyncio.create_task(self._progress())]
         disturbing.append(asyncio.create_task(watch(self._ground, self._ledger)))
-        if self._options.fault_every_s > 0:
-            disturbing.append(asyncio.create_task(self._saboteur.run()))
+        sabotage = asyncio.create_task(self._saboteur.run()) if self._options.fault_every_s > 0 else None
+        if sabotage is not None:
+            disturbing.append(sabotage)
         try:
             await asyncio.gather(*(self._lives(user, number) for number, user in enumerate(users)))
+            if sabotage is not None and self._options.most_faults > 0:
+                await sabotage
         finally:
             for task in disturbing:
                 task.cancel()
@@ -179,6 +189,7 @@ def started(data_dir: Path, options: Options) -> Iterator[tuple[ChaosStack, Grou
         settings = {
             "CHAOS_SEED": str(options.seed),
             "CHAOS_HANDLER_ERRORS": str(options.handler_errors),
+            "CHAOS_ACK_WAIT": str(options.ack_wait_s),
             "LEASE_SECONDS": str(_LEASE_S),
             **ground.settings,
         }

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.chaos.run import Options, Run, started
 
-_LOCAL = Options(seed=559, lifecycles=20, users=10, fault_every_s=1.5, handler_errors=0.05, long_pauses=False)
-_KUBERNETES = Options(
-    seed=1888,
-    lifecycles=14,
-    users=7,
-    fault_every_s=1.0,
-    handler_errors=0.05,
-    long_pauses=False,
-    runtime="kubernetes",
-)
+# Some pauses are longer than the wait for an acknowledgement, which in a long run takes long pauses.
+_BRIEF: dict[str, Any] = {"handler_errors": 0.05, "long_pauses": False, "most_faults": 14, "ack_wait_s": 5.0}
+_LOCAL = Options(seed=559, lifecycles=14, users=7, fault_every_s=1.5, **_BRIEF)
+_KUBERNETES = Options(seed=1888, lifecycles=12, users=6, fault_every_s=1.2, runtime="kubernetes", **_BRIEF)
 _HURT: Mapping[str, set[str]] = {
     "local": {"pause envs", "terminate nats", "kill -9 orchestrator", "kill -9 terminal"},
     # Which of the others come in time depends on how fast the machine is.

@@ -6,9 +6,12 @@ some paths only: `make test ARGS="tests/e2e/test_schema.py"` with them in the en
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
+import socket
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,9 +39,13 @@ from tests.support.stack import LocalStack
 
 _DEEP = "SCHEMA_EXAMPLES" in os.environ
 _EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "10"))
+# For requests that end where the caller is asked for, or that read the whole stream.
+_FEW = 3
+_ADMINS_ONLY = re.compile("/api/v1/(admin|audit|clusters|users)")
+_REPLAYS = "/replays/"
 _PATHS = re.compile(os.environ.get("SCHEMA_PATHS", ""))
-_METHODS = ("get", "put", "post", "delete", "patch", "head", "trace")
-_EVENT_STREAM = "/api/v1/events"
+_METHODS = {"get", "put", "post", "delete", "patch", "head", "options"}
+_ANY_ID = defaultdict(lambda: "1")
 _PROBLEM = "application/problem+json"
 # What a stack in good health answers although it is a 5xx.
 _EXPECTED_5XX = {"/api/v1/auth/google": "google_not_configured"}
@@ -47,12 +54,8 @@ pytestmark = pytest.mark.timeout(0 if _DEEP else 120)
 schemathesis.openapi.format("password", st.text(max_size=60).map(PASSWORD.__add__))
 
 
-def _operations(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """All but the event stream: it never ends, so a test of its own reads it."""
-    for path, item in document["paths"].items():
-        for method in item:
-            if path != _EVENT_STREAM:
-                yield method, path
+def _operations(document: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(method, path) for path, item in document["paths"].items() for method in item]
 
 
 _CONTRACT = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
@@ -164,20 +167,76 @@ def test_what_is_public(schema: OpenApiSchema, operation: tuple[str, str], nobod
 
 @pytest.mark.parametrize("operation", _GUARDED, ids=" ".join)
 def test_as_a_user(schema: OpenApiSchema, operation: tuple[str, str], user: Caller) -> None:
-    _explore(schema, operation, user)
+    _explore(schema, operation, user, examples=_FEW if _ADMINS_ONLY.match(operation[1]) else _EXAMPLES)
 
 
 @pytest.mark.parametrize("operation", _GUARDED, ids=" ".join)
 def test_as_an_administrator(schema: OpenApiSchema, operation: tuple[str, str], administrator: Caller) -> None:
-    _explore(schema, operation, administrator)
+    _explore(schema, operation, administrator, examples=_FEW if _REPLAYS in operation[1] else _EXAMPLES)
 
 
-# It ends where the caller is asked for, so a few are enough.
 @pytest.mark.parametrize("operation", _GUARDED, ids=" ".join)
 def test_as_nobody(schema: OpenApiSchema, operation: tuple[str, str], nobody: Caller) -> None:
-    _explore(schema, operation, nobody, examples=3)
+    _explore(schema, operation, nobody, examples=_FEW)
 
 
 def test_no_operation_was_left_out(document: dict[str, Any]) -> None:
-    offered = {(method, path) for path, item in document["paths"].items() for method in item}
-    assert offered == {*_operations(_CONTRACT), ("get", _EVENT_STREAM)}
+    assert set(_operations(document)) == set(_operations(_CONTRACT))
+
+
+@pytest.mark.parametrize("path", _CONTRACT["paths"])
+def test_other_methods_are_405_and_name_those_that_are_offered(
+    stack: LocalStack, document: dict[str, Any], path: str
+) -> None:
+    offered = set(document["paths"][path])
+    for method in _METHODS - offered:
+        answer = requests.request(method, f"{stack.url}{path.format_map(_ANY_ID)}", timeout=10)
+        assert answer.status_code == 405, (method, path)
+        assert {name.strip().lower() for name in answer.headers["allow"].split(",")} == offered
+
+
+class TestGateway:
+    """What nginx answers by itself is a problem as the document describes it."""
+
+    def test_whatever_it_may_answer(self, stack: LocalStack, document: dict[str, Any]) -> None:
+        configuration = (stack.data_dir / "gateway" / "nginx.conf").read_text()
+        answers = re.findall(r"return (\d+) '(\{.*\})';", configuration)
+        assert {"429", "502", "504"} <= {status for status, _ in answers}
+        for status, body in answers:
+            assert _complaints(document, json.loads(body), int(status)) == []
+
+    @pytest.mark.parametrize(
+        ("status", "request_line", "header"),
+        [
+            (400, "GET /api/v1/environments/%00 HTTP/1.1", ""),
+            (400, "GET /health HTTP/1.1", "Content-Length: much"),
+            (400, "hello", ""),
+            (404, "GET /nothing/here HTTP/1.1", ""),
+            (405, "TRACE /health HTTP/1.1", ""),
+            (412, "GET /openapi.json HTTP/1.1", 'If-Match: "other"'),
+            (413, "POST /api/v1/environments HTTP/1.1", f"Content-Length: {11 << 20}"),
+            (414, f"GET /health?{'x' * 40_000} HTTP/1.1", ""),
+            (416, "GET /openapi.json HTTP/1.1", "Range: bytes=99999999-"),
+            (431, "GET /health HTTP/1.1", f"X-Large: {'x' * 40_000}"),
+            (501, "POST /api/v1/environments HTTP/1.1", "Transfer-Encoding: of-my-own"),
+            (505, "GET /health HTTP/3.0", ""),
+        ],
+        ids=lambda value: str(value)[:40],
+    )
+    def test_requests_that_never_reach_a_service(
+        self, stack: LocalStack, document: dict[str, Any], status: int, request_line: str, header: str
+    ) -> None:
+        head = "\r\n".join([request_line, "Host: devpocket", "Connection: close", *filter(None, [header])])
+        with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as connection:
+            connection.sendall(f"{head}\r\n\r\n".encode())
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            body = json.loads(answer.read())
+        assert (answer.status, answer.getheader("Content-Type")) == (status, _PROBLEM)
+        assert body["request_id"] == answer.getheader("X-Request-ID")
+        assert _complaints(document, body, status) == []
+
+
+def _complaints(document: dict[str, Any], problem: dict[str, Any], status: int) -> list[str]:
+    assert problem["status"] == status
+    return list(complaints(problem, {"$ref": "#/components/schemas/Problem"}, document))

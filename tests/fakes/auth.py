@@ -302,6 +302,9 @@ class KnownGoogle:
             raise InvalidGoogleTokenError
         return self.identities[token]
 
+    def close(self) -> None:
+        """Nothing runs."""
+
 
 @dataclass
 class AuthOnFakes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -12,6 +13,15 @@ from libs.common.contracts.users import UserDeleted, UserPlanChanged, UserRegist
 from libs.common.ids import new_id
 from services.auth.domain.users import User
 from services.envs.plans import Account
+
+OUTDATED: dict[str, Any] = {
+    "username": "u",
+    "plan": Plan.FREE,
+    "is_active": True,
+    "is_verified": True,
+    "version": 0,
+}
+"""What an event says of a user that changes nothing where the user is known."""
 
 
 @dataclass(frozen=True, slots=True)

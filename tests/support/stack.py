@@ -56,7 +56,7 @@ class LocalStack:
 
     @contextmanager
     def attached(self) -> Iterator[subprocess.Popen[str]]:
-        """`devpocket up` as it runs in a terminal, once it says that it is ready; killed if it still runs at the end."""
+        """`devpocket up` as it runs in a terminal, once it says that it is ready; killed if it then still runs."""
         argv = self._argv("up", "--port", str(self.port))
         pipe, both = subprocess.PIPE, subprocess.STDOUT
         with subprocess.Popen(argv, stdout=pipe, stderr=both, text=True, env=self._environment()) as process:

@@ -128,8 +128,8 @@ class UserMailRequested(UserEvent):
     purpose: MailPurpose
 
 
-class UserApiKeyCreated(UserEvent):
-    """A new API key; what services check it with.
+class UserApiKeyCreated(UserState):
+    """A new API key: what services check it with, and its owner, of whom they may have heard nothing for long.
 
     `secret_hash`: SHA-256 of its 256-bit secret, in hexadecimal; None where the story was told without it.
     """

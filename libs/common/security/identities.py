@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from pymongo.errors import DuplicateKeyError
 
+from libs.common.clock import utc_now
 from libs.common.contracts.events import EventData
 from libs.common.contracts.identity import Plan, Scope
 from libs.common.contracts.users import UserApiKeyCreated, UserApiKeyRevoked, UserDeleted, UserState
@@ -17,13 +20,16 @@ USERS_SUBJECT = "devpocket.user.*.*"
 class Identities:
     """Collections `users` and `api_keys`. Implements KeyDirectory; safe to tell the same again, in any order."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, tombstone_days: int = 31) -> None:
+        """`tombstone_days`: longer than events last, so that none can bring a revoked key back."""
+        self._tombstone_life = timedelta(days=tombstone_days)
         self._users: Collection = database["users"]
         self._keys: Collection = database["api_keys"]
 
     async def prepare(self) -> None:
         """Make the index that finds a user's keys, and complete what an older version has kept of users."""
         await self._keys.create_index("user_id", name="user")
+        await self._keys.create_index("forget_at", expireAfterSeconds=0, name="tombstones")
         for name, value in (("is_deleted", False), ("session_epoch", 0)):
             await self._users.update_many({name: {"$exists": False}}, {"$set": {name: value}})
 
@@ -31,14 +37,17 @@ class Identities:
         """Take over what an event says, unless something newer is known."""
         if isinstance(data, UserState):
             await self._keep_user(data)
-            if isinstance(data, UserDeleted):
-                await self._keys.update_many({"user_id": data.user_id}, {"$set": {"secret_hash": None}})
+        if isinstance(data, UserDeleted):
+            await self._keys.update_many({"user_id": data.user_id}, {"$set": self._tombstone()})
         elif isinstance(data, UserApiKeyCreated):
             await self._keep_key(data)
         elif isinstance(data, UserApiKeyRevoked):
             # Kept without its hash, so that a creation that is heard late does not bring it back.
-            values = {"user_id": data.user_id, "secret_hash": None}
+            values = {"user_id": data.user_id, **self._tombstone()}
             await self._keys.update_one({"_id": data.key_id}, {"$set": values}, upsert=True)
+
+    def _tombstone(self) -> Document:
+        return {"secret_hash": None, "forget_at": utc_now() + self._tombstone_life}
 
     async def find(self, key_id: str) -> KnownKey | None:
         """See KeyDirectory."""
@@ -68,17 +77,16 @@ class Identities:
             await self._users.update_one(older, {"$set": values})
 
     async def _keep_key(self, key: UserApiKeyCreated) -> None:
-        document = {
-            "_id": key.key_id,
+        described = {
             "user_id": key.user_id,
-            "secret_hash": key.secret_hash,
             "scopes": [scope.value for scope in key.scopes],
             "expires_at": key.expires_at,
         }
         try:
-            await self._keys.insert_one(document)
+            await self._keys.insert_one({"_id": key.key_id, "secret_hash": key.secret_hash, **described})
         except DuplicateKeyError:
-            return
+            # Known, or revoked: that was heard first, and stays.
+            await self._keys.update_one({"_id": key.key_id}, {"$set": described})
 
 
 def known_key(key: Document, user: Document) -> KnownKey:

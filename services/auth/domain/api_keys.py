@@ -32,11 +32,10 @@ class StoredKey:
     def __repr__(self) -> str:
         return f"StoredKey({self.id})"
 
-    @property
-    def created(self) -> UserApiKeyCreated:
+    def created(self, owner: User) -> UserApiKeyCreated:
         """The event of a new key."""
         return UserApiKeyCreated(
-            user_id=self.user_id,
+            **owner.state,
             key_id=self.id,
             name=self.name,
             scopes=list(self.scopes),

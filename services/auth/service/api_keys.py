@@ -31,7 +31,7 @@ class ApiKeyService:
             raise TooManyApiKeysError(MAX_KEYS)
         key = ApiKey.new()
         stored = new_key(owner, key, wanted, self._clock())
-        await self._keys.insert(stored, events_about(user_id, [stored.created]))
+        await self._keys.insert(stored, events_about(user_id, [stored.created(owner)]))
         await self._keys.announce(stored.id)
         return stored, key
 

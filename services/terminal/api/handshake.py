@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 from libs.common import mongo, redis
 from libs.common.context import set_actor
 from libs.common.errors import DevPocketError, ErrorKind, UnauthenticatedError, UnavailableError
+from libs.common.http.address import client_address
 from libs.common.http.auth import bearer_token
 from libs.common.http.problems import STATUS_OF, FieldProblem, problem_response
 from libs.common.ids import new_id
@@ -89,7 +90,9 @@ async def admit(websocket: WebSocket, state: TerminalState, environment_id: str,
         token = websocket.query_params.get("token") or bearer_token(websocket.scope)
         if token is None:
             raise UnauthenticatedError("Not authenticated")
-        caller = Caller.of(await state.tokens.verify(token), kind)
+        principal = await state.tokens.verify(token)
+        websocket.app.state.platform.sightings.note(principal, client_address(websocket.scope))
+        caller = Caller.of(principal, kind)
     set_actor(caller.user_id)
     structlog.contextvars.bind_contextvars(user_id=caller.user_id, environment_id=environment_id)
     return caller

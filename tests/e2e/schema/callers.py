@@ -14,6 +14,7 @@ from tests.e2e.schema.accounts import PASSWORD, Account, Api, Headers
 
 _TIMEOUT_S = 30.0
 _AUTH = "/api/v1/auth"
+EVENT_STREAM = "/api/v1/events"
 # They end the session or the account that asks: each such request gets a throw-away one.
 ENDS_CALLER = {
     ("POST", f"{_AUTH}/logout"),
@@ -62,6 +63,8 @@ class Caller:
         """The answer to this one request."""
         account = self._spare if (case.method, case.path) in ENDS_CALLER else self._account
         headers = account.headers if self._plan is not None else {}
+        if case.path == EVENT_STREAM:
+            return self._beginning(case, headers)
         answer = case.call(self.api.url, session=self.api.session, headers=headers, timeout=_TIMEOUT_S)
         if account is self._spare and answer.status_code < 300:
             account.spoil()
@@ -103,6 +106,25 @@ class Caller:
                 self.api("DELETE", f"/templates/{template['name']}", self._root)
         if self._plan is not None:
             self.api("DELETE", f"/users/{self._account.user['id']}", self._root)
+
+    def _beginning(self, case: Case, headers: Headers) -> Response:
+        """The stream has no end: its first block must do. An error comes as a whole."""
+        request = case.as_transport_kwargs(self.api.url, headers)
+        with self.api.session.request(**request, stream=True, timeout=_TIMEOUT_S) as answer:
+            content = b""
+            for chunk in answer.iter_content(None):
+                content += chunk
+                if content.endswith(b"\n\n"):
+                    break
+            return Response(
+                answer.status_code,
+                {name.lower(): [value] for name, value in answer.headers.items()},
+                content,
+                answer.request,
+                elapsed=answer.elapsed.total_seconds(),
+                verify=True,
+                encoding=answer.encoding,
+            )
 
     def _promote(self, user_id: str) -> None:
         if self._plan is not None:

@@ -236,3 +236,6 @@ class RefusesAll:
         from services.auth.errors import InvalidGoogleTokenError
 
         raise InvalidGoogleTokenError
+
+    def close(self) -> None:
+        """Nothing runs."""

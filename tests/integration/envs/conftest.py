@@ -34,6 +34,7 @@ from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
 from libs.common.security.api_keys import ApiKey
 from services.envs.main import create_app
 from services.envs.settings import EnvsSettings
+from tests.support.accounts import OUTDATED
 from tests.support.app import running_app
 from tests.support.servers import Servers
 from tests.support.tokens import TestIssuer
@@ -132,7 +133,7 @@ class World:
         key = ApiKey.new()
         await self.tell(
             UserApiKeyCreated(
-                user_id=user_id, key_id=key.id, name="ci", scopes=list(scopes), secret_hash=key.secret_hash
+                **OUTDATED, user_id=user_id, key_id=key.id, name="ci", scopes=list(scopes), secret_hash=key.secret_hash
             )
         )
         return key.id, {"Authorization": f"Bearer {key}"}

@@ -24,6 +24,7 @@ from libs.common.security.api_keys import ApiKey
 from services.envs.allowance import DEACTIVATED, no_room
 from tests.integration.envs.conftest import API, World
 from tests.integration.envs.test_replay_api import replayed
+from tests.support.accounts import OUTDATED
 
 
 def a_state(world: World, kind: type[UserState], version: int, *, plan: Plan = Plan.PRO, active: bool = True) -> Any:
@@ -177,7 +178,12 @@ class TestApiKeys:
         key = ApiKey.parse(headers["Authorization"].removeprefix("Bearer "))
         assert key is not None
         again = UserApiKeyCreated(
-            user_id=world.user_id, key_id=key_id, name="ci", scopes=[Scope.READ], secret_hash=key.secret_hash
+            **OUTDATED,
+            user_id=world.user_id,
+            key_id=key_id,
+            name="ci",
+            scopes=[Scope.READ],
+            secret_hash=key.secret_hash,
         )
         await world.tell(again)
         await world.call("GET", API, 401, headers=headers)

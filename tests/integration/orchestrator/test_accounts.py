@@ -35,6 +35,7 @@ from services.orchestrator.replay import replay_target
 from services.orchestrator.settings import OrchestratorSettings
 from tests.fakes.runtime import FakeRuntime
 from tests.integration.orchestrator.conftest import Envs
+from tests.support.accounts import OUTDATED
 from tests.support.app import running_app
 from tests.support.tokens import TestIssuer
 
@@ -57,7 +58,7 @@ class Auth:
     async def key(self, user_id: str, *scopes: Scope) -> ApiKey:
         key = ApiKey.new()
         data = UserApiKeyCreated(
-            user_id=user_id, key_id=key.id, name="ci", scopes=list(scopes), secret_hash=key.secret_hash
+            **OUTDATED, user_id=user_id, key_id=key.id, name="ci", scopes=list(scopes), secret_hash=key.secret_hash
         )
         await self.say(data, user_id)
         return key

@@ -38,6 +38,7 @@ from services.terminal.main import create_app
 from services.terminal.protocol import BINARY_SUBPROTOCOL
 from services.terminal.settings import TerminalSettings
 from tests.fakes.exec_runtime import HostExecRuntime
+from tests.support.accounts import OUTDATED
 from tests.support.servers import Servers
 from tests.support.tokens import TestIssuer
 
@@ -108,7 +109,7 @@ class Service:
         key = ApiKey.new()
         await self.publish(user_state(UserRegistered, user_id), user_id)
         data = UserApiKeyCreated(
-            user_id=user_id, key_id=key.id, name="ci", scopes=list(scopes), secret_hash=key.secret_hash
+            **OUTDATED, user_id=user_id, key_id=key.id, name="ci", scopes=list(scopes), secret_hash=key.secret_hash
         )
         await self.publish(data, user_id)
         await self.caught_up("users")

@@ -103,8 +103,8 @@ class TestEpochs:
         async with service.shell(environment_id, str(key)) as shell, connect(url, proxy=None) as logs:
             await service.revoke(user_id, key_session_id(key.id, 0))
             assert await shell.closed() == 4401
+            # A goodbye that takes longer than half a second is not waited for, so only the end is certain.
             await logs.wait_closed()
-            assert logs.close_code == 4401
         assert problem(await service.refusal(service.url(f"terminal/{environment_id}", token=str(key))))[0] == 401
         await service.publish(user_state(UserUpdated, user_id, version=2, session_epoch=1), user_id)
 

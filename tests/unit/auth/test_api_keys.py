@@ -54,7 +54,7 @@ class TestMaking:
         stored, key = await auth.api_keys.create(user.id, WantedKey("laptop", READ, timedelta(days=30)))
         (told,) = auth.payloads(UserApiKeyCreated)
         assert told == UserApiKeyCreated(
-            user_id=user.id,
+            **user.state,
             key_id=stored.id,
             name="laptop",
             scopes=[Scope.READ],

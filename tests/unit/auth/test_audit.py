@@ -9,6 +9,7 @@ from libs.common.contracts.events import EVENT_TYPES, Event, EventData, RuntimeR
 from libs.common.contracts.identity import Plan, Scope
 from libs.common.contracts.users import USER_EVENTS, UserApiKeyCreated, UserLoggedIn, UserPlanChanged
 from services.auth.domain.audit import ACTIONS, entry_of
+from tests.support.accounts import OUTDATED
 
 CAUSE = Cause(correlation_id="r-1", causation_id=None, actor="boss", address="192.0.2.7")
 
@@ -30,7 +31,9 @@ class TestEntry:
 
     def test_keeps_no_hash(self) -> None:
         said = event(
-            UserApiKeyCreated(user_id="u", key_id="k", name="laptop", scopes=[Scope.READ], secret_hash="5" * 64)
+            UserApiKeyCreated(
+                **OUTDATED, user_id="u", key_id="k", name="laptop", scopes=[Scope.READ], secret_hash="5" * 64
+            )
         )
         entry = entry_of(said)
         assert entry is not None
