@@ -35,6 +35,7 @@ from schemathesis.specs.openapi.schemas import OpenApiSchema
 from tests.e2e.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.e2e.schema.accounts import PASSWORD, Api
 from tests.e2e.schema.callers import Caller
+from tests.support.json_schema import complaints
 from tests.support.stack import LocalStack
 
 _DEEP = "SCHEMA_EXAMPLES" in os.environ

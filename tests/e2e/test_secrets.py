@@ -12,7 +12,7 @@ import pytest
 
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
 from tests.e2e.authorization.ledger import Ledger, leaks
-from tests.e2e.authorization.lively import Life, live
+from tests.e2e.authorization.lively import LIVE_EVENTS, Life, live
 from tests.e2e.authorization.stores import SERVICES, Stores
 from tests.e2e.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
 from tests.support.stack import LocalStack
@@ -147,6 +147,8 @@ class TestTheSearch:
     def test_finds_markers_and_given_secrets_in_answers(self, traces: Traces) -> None:
         ledger = traces.ledger
         assert self._finds(traces, "environment name", "\n".join(ledger.answers))
+        live_events = next(answer for answer in ledger.answers if answer.startswith(LIVE_EVENTS))
+        assert self._finds(traces, "environment", live_events)
         kinds = {text.partition(" in ")[0] for text in leaks(ledger.secrets, {"answers": "\n".join(ledger.answers)})}
         assert kinds == {"access token", "refresh token", "API key", "ticket"}
 

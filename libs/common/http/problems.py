@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from libs.common.errors import DevPocketError, ErrorKind
 
@@ -28,6 +29,7 @@ STATUS_OF: dict[ErrorKind, int] = {
     ErrorKind.UNAVAILABLE: 503,
 }
 _CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "content_too_large"}
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _RETRY_AFTER_UNAVAILABLE_S = "2"
 
 log = structlog.get_logger(__name__)
@@ -132,7 +134,8 @@ def add_problem_handlers(app: FastAPI, unavailable: tuple[type[Exception], ...])
         status = HTTPStatus(error.status_code)
         code = _CODES.get(status) or status.phrase.lower().replace(" ", "_").replace("-", "_")
         detail = error.detail if error.detail != status.phrase else status.description or status.phrase
-        return _answer(request, status, code, detail, error.headers)
+        headers = {"Allow": _allowed(request)} if status == HTTPStatus.METHOD_NOT_ALLOWED else error.headers
+        return _answer(request, status, code, detail, headers)
 
     async def on_unavailable(request: Request, error: Exception) -> JSONResponse:
         log.warning("a part is away", path=request.url.path, error=repr(error))
@@ -150,6 +153,16 @@ def add_problem_handlers(app: FastAPI, unavailable: tuple[type[Exception], ...])
     for kind in unavailable:
         app.add_exception_handler(kind, on_unavailable)
     app.add_exception_handler(Exception, on_bug)
+
+
+def _allowed(request: Request) -> str:
+    """All methods of this address: Starlette names those of the first route that it finds there."""
+    routes: list[BaseRoute] = request.app.routes
+
+    def is_offered(method: str) -> bool:
+        return any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+
+    return ", ".join(filter(is_offered, _METHODS))
 
 
 def request_id_of(request: Request) -> str | None:

@@ -27,6 +27,7 @@ from tests.support.stack import LocalStack
 _TIMEOUT_S = 30.0
 _AUTH = "/api/v1/auth"
 _ENVIRONMENTS = "/api/v1/environments"
+LIVE_EVENTS = "GET /api/v1/events 200"
 
 _FoundT = TypeVar("_FoundT")
 
@@ -49,7 +50,7 @@ class Life:
         """A new account, its address verified by the mailed link."""
         name = f"lively-{secrets.token_hex(5)}"
         body = {"username": name, "email": f"{name}@example.com", "password": password}
-        account = _done(await self.http.post(f"{_AUTH}/register", json=body), 201)
+        account: dict[str, Any] = _done(await self.http.post(f"{_AUTH}/register", json=body), 201)
         token = await self.mailed_token(account["email"], "verify-email")
         _done(await self.http.get(f"{_AUTH}/verify-email", params={"token": token}), 200)
         _done(await self.http.post(f"{_AUTH}/verify-email", json={"token": token}), 200)
@@ -62,7 +63,7 @@ class Life:
 
     def tokens(self, answer: httpx.Response) -> dict[str, Any]:
         """What an answer with tokens holds."""
-        tokens = _done(answer, 200)
+        tokens: dict[str, Any] = _done(answer, 200)
         self.ledger.given("access token", tokens["access_token"])
         self.ledger.given("refresh token", tokens["refresh_token"])
         return tokens
@@ -80,13 +81,33 @@ class Life:
 
         async def newest() -> str:
             for path in sorted(folder.glob(f"*-{address}-*.eml"), reverse=True):
-                text = email.message_from_bytes(path.read_bytes(), policy=policy.default).as_string()
-                found = re.search(rf"/{page}\?token=3?D?([A-Za-z0-9_-]{{43}})", text)
+                mail = email.message_from_bytes(path.read_bytes(), policy=policy.default)
+                found = re.search(rf"/{page}\?token=([A-Za-z0-9_-]{{43}})\s", mail.get_content())
                 if found is not None:
                     return found[1]
             return ""
 
         return self.ledger.mailed(await _until(newest))
+
+    @asynccontextmanager
+    async def listening(self, token: str) -> AsyncIterator[None]:
+        """Live events during the block are one more answer."""
+        headers = {"Authorization": f"Bearer {token}"}
+        lines: list[str] = []
+        async with (
+            httpx.AsyncClient(base_url=self.stack.url, timeout=_TIMEOUT_S, headers=headers) as http,
+            http.stream("GET", "/api/v1/events") as answer,
+        ):
+
+            async def read() -> None:
+                async for line in answer.aiter_lines():
+                    lines.append(line)
+
+            reading = asyncio.create_task(read())
+            yield
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        self.ledger.answers.append("\n".join([LIVE_EVENTS, *lines]))
 
     async def socket(self, path: str) -> None:
         """Opens and closes a WebSocket; the answer of a refused one is written down."""
@@ -137,7 +158,7 @@ async def _sign_ins(life: Life) -> dict[str, Any]:
 async def _keys_and_environment(life: Life, ada: dict[str, Any]) -> None:
     """API keys, an environment with secrets, and tickets for it, used well and badly."""
     ledger = life.ledger
-    async with life.signed_in(ada["account"]["username"], ada["password"]) as phone:
+    async with life.signed_in(ada["account"]["username"], ada["password"]) as phone, life.listening(phone.token):
         key_id, key = await phone.make_key("read", "environments", "terminal")
         ledger.given("API key", key)
         ledger.markers["environment name"] = f"box-{secrets.token_hex(6)}"
@@ -259,8 +280,10 @@ async def _administrate(life: Life, address: str, password: str, ada: dict[str, 
         http = phone.http
         token = life.ledger.learn("cluster token", secrets.token_hex(16))
         body = {"name": "lively", "region": "nowhere", "kubeconfig": _kubeconfig(token)}
-        await http.post("/api/v1/clusters", json=body)
-        await http.post("/api/v1/clusters", json={**body, "kubeconfig": f"{token}: ["})
+        _done(await http.post("/api/v1/clusters", json=body), 422)
+        _done(await http.post("/api/v1/clusters", json={**body, "kubeconfig": f"{token}: ["}), 422)
+        _done(await http.post("/api/v1/clusters", json={**body, "verify": False}), 201)
+        _done(await http.get("/api/v1/clusters/lively/health"), 200)
         for path in (
             f"/api/v1/users?q={ada['account']['username']}",
             f"/api/v1/audit?user={user_id}&limit=500",
@@ -273,6 +296,7 @@ async def _administrate(life: Life, address: str, password: str, ada: dict[str, 
             "/api/v1/clusters",
         ):
             _done(await http.get(path), 200)
+        _done(await http.delete("/api/v1/clusters/lively?force=true"), 204)
         for letter in (await http.get("/api/v1/admin/dead-letters")).json()["dead_letters"]:
             _done(await http.get(f"/api/v1/admin/dead-letters/{letter['id']}"), 200)
         for change in ({"subscription_plan": "starter"}, {"is_active": False}, {"is_active": True, "unlock": True}):
@@ -310,7 +334,7 @@ def _kubeconfig(token: str) -> dict[str, Any]:
 
 def _done(answer: httpx.Response, status: int) -> Any:
     assert answer.status_code == status, (answer.request.method, answer.request.url.path, answer.text)
-    return answer.json() if answer.headers["content-type"] == "application/json" else None
+    return answer.json() if answer.headers.get("content-type") == "application/json" else None
 
 
 async def _until(look: Callable[[], Awaitable[_FoundT]]) -> _FoundT:
