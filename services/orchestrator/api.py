@@ -8,12 +8,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from libs.common.http.auth import CurrentAdmin, CurrentUser
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.orchestrator.domain.clusters import default_of
 from services.orchestrator.schemas import Availability, Cluster, ClusterCreate, ClusterUpdate, Region
 from services.orchestrator.service.clusters import ClusterAdministration
 from services.orchestrator.service.registry import ClusterRegistry
 
-router = APIRouter(prefix="/api/v1", responses=responses(401))
+router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1", responses=responses(401))
 
 
 async def _administration(request: Request) -> ClusterAdministration:

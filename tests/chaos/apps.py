@@ -21,7 +21,9 @@ def _impatient() -> None:
     """No service has a setting for it, so what they all leave at its default is changed there."""
     wait_s = os.environ.get("CHAOS_ACK_WAIT")
     if wait_s is not None:
-        Bus.__init__.__kwdefaults__["ack_wait_s"] = float(wait_s)
+        defaults = Bus.__init__.__kwdefaults__
+        assert defaults is not None
+        defaults["ack_wait_s"] = float(wait_s)
 
 
 def create_auth() -> FastAPI:

@@ -91,7 +91,7 @@ def problem_response(
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=detail,
+        detail=_sendable(detail),
         code=code,
         request_id=request_id,
         errors=list(errors) if errors is not None else None,
@@ -111,7 +111,7 @@ def add_problem_handlers(app: FastAPI, unavailable: tuple[type[Exception], ...])
             headers.setdefault("Retry-After", _RETRY_AFTER_UNAVAILABLE_S)
         if error.field is None:
             return _answer(request, status, error.code, error.message, headers)
-        refused = FieldProblem(field=error.field, message=error.message, type=error.code)
+        refused = FieldProblem(field=error.field, message=_sendable(error.message), type=error.code)
         return problem_response(
             status, error.code, error.message, request_id=request_id_of(request), headers=headers, errors=[refused]
         )
@@ -120,8 +120,8 @@ def add_problem_handlers(app: FastAPI, unavailable: tuple[type[Exception], ...])
         assert isinstance(error, RequestValidationError)
         errors = [
             FieldProblem(
-                field=".".join(str(part) for part in item["loc"]),
-                message=_sentence(item["msg"]),
+                field=_sendable(".".join(str(part) for part in item["loc"])),
+                message=_sendable(_sentence(item["msg"])),
                 type=item["type"],
             )
             for item in error.errors()
@@ -173,6 +173,11 @@ def request_id_of(request: Request) -> str | None:
 
 def _answer(request: Request, status: int, code: str, detail: str, headers: Mapping[str, str] | None) -> JSONResponse:
     return problem_response(status, code, detail, request_id=request_id_of(request), headers=headers)
+
+
+def _sendable(text: str) -> str:
+    """JSON can escape half a character (a lone surrogate); what we say about such a text cannot be sent as it is."""
+    return text.encode(errors="replace").decode()
 
 
 def _sentence(message: str) -> str:

@@ -21,6 +21,7 @@ from libs.common.history.rebuilding import ReplayJob, ReplayPlan, ReplayReport, 
 from libs.common.history.replay import TargetFactory
 from libs.common.http.auth import CurrentAdmin
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from libs.common.ids import new_id
 from libs.common.platform import Platform
 
@@ -43,7 +44,9 @@ class ReplayRunningError(DevPocketError):
 
 def replay_router(service: str, make: TargetFactory) -> APIRouter:
     """The route of one service."""
-    router = APIRouter(prefix="/api/v1/admin/replays", tags=["admin"], responses=responses(401, 403))
+    router = APIRouter(
+        route_class=CallerFirstRoute, prefix="/api/v1/admin/replays", tags=["admin"], responses=responses(401, 403)
+    )
     running = asyncio.Lock()
 
     @router.post(

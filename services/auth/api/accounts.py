@@ -7,10 +7,11 @@ from fastapi import APIRouter, Depends
 from libs.common.http.auth import CurrentUser, SignedInUser
 from libs.common.http.problems import responses
 from libs.common.http.rate_limit import RouteLimit
+from libs.common.http.routing import CallerFirstRoute
 from services.auth.deps import Accounts, Deletion, Recovery
 from services.auth.schemas.accounts import ChangePasswordIn, DeletionIn, MessageOut, UserOut
 
-router = APIRouter(prefix="/api/v1/auth", tags=["auth"], responses=responses(401))
+router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1/auth", tags=["auth"], responses=responses(401))
 
 
 @router.get("/me", summary="Who am I?")

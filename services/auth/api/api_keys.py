@@ -8,11 +8,14 @@ from fastapi import APIRouter, Path
 
 from libs.common.http.auth import SignedInUser
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.auth.deps import ApiKeys
 from services.auth.schemas.accounts import MessageOut
 from services.auth.schemas.api_keys import ApiKeyIn, ApiKeyOut, NewApiKeyOut
 
-router = APIRouter(prefix="/api/v1/auth/api-keys", tags=["api keys"], responses=responses(401, 403))
+router = APIRouter(
+    route_class=CallerFirstRoute, prefix="/api/v1/auth/api-keys", tags=["api keys"], responses=responses(401, 403)
+)
 
 KeyId = Annotated[str, Path(max_length=64)]
 

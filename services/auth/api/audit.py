@@ -12,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from libs.common.history.query import parse_time
 from libs.common.http.auth import CurrentAdmin
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.auth.deps import Audit
 from services.auth.domain.audit import AuditEntry, AuditQuery
 from services.auth.schemas.audit import AuditOut, AuditPageOut
@@ -20,7 +21,7 @@ _NDJSON = "application/x-ndjson"
 _CHUNK_CHARS = 64 * 1024
 _TIME = "30s, 10m, 2h, 7d (ago), or an ISO 8601 time"
 
-router = APIRouter(prefix="/api/v1/audit", tags=["audit"], responses=responses(401, 403))
+router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1/audit", tags=["audit"], responses=responses(401, 403))
 
 Name = Annotated[str | None, Query(max_length=128)]
 Time = Annotated[str | None, Query(max_length=64, description=_TIME)]

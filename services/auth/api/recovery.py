@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from libs.common.http.problems import responses
 from libs.common.http.rate_limit import RouteLimit
+from libs.common.http.routing import CallerFirstRoute
 from services.auth.deps import Recovery
 from services.auth.pages import Page, confirm_email_page, new_password_page
 from services.auth.schemas.accounts import EmailIn, LinkIn, MessageOut, ResetIn
@@ -20,7 +21,7 @@ from services.auth.schemas.accounts import EmailIn, LinkIn, MessageOut, ResetIn
 _SAME_TIME_S = 0.25
 _ON_ITS_WAY = "If there is such an account and it needs one, a mail is on its way"
 
-router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
+router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1/auth", tags=["auth"])
 
 
 @asynccontextmanager

@@ -8,17 +8,21 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Query, Response
 
 from libs.common.http.auth import SignedInUser
+from libs.common.http.paging import LINK_TO_NEXT
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.auth.deps import Sessions
 from services.auth.schemas.accounts import MessageOut
 from services.auth.schemas.sign_in import SessionOut
 
-router = APIRouter(prefix="/api/v1/auth/sessions", tags=["sessions"], responses=responses(401, 403))
+router = APIRouter(
+    route_class=CallerFirstRoute, prefix="/api/v1/auth/sessions", tags=["sessions"], responses=responses(401, 403)
+)
 
 SessionId = Annotated[str, Path(max_length=64)]
 
 
-@router.get("", summary="My devices")
+@router.get("", summary="My devices", responses=LINK_TO_NEXT)
 async def list_sessions(
     principal: SignedInUser,
     sessions: Sessions,

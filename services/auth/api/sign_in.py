@@ -10,6 +10,7 @@ from libs.common.http.address import client_address
 from libs.common.http.auth import SignedInUser
 from libs.common.http.problems import responses
 from libs.common.http.rate_limit import RouteLimit
+from libs.common.http.routing import CallerFirstRoute
 from services.auth.deps import Accounts, Keys, Sessions, SignIn
 from services.auth.domain.sessions import Device
 from services.auth.schemas.accounts import MessageOut, UserOut
@@ -20,7 +21,7 @@ from services.auth.service.accounts import NewAccount
 # Well below PUBLISHED_AHEAD of the key ring.
 _JWKS_MAX_AGE_S = 60
 
-router = APIRouter(prefix="/api/v1/auth", tags=["auth"])
+router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1/auth", tags=["auth"])
 
 
 async def _address(request: Request) -> str:

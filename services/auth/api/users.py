@@ -8,17 +8,19 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Path, Query, Response
 
 from libs.common.http.auth import CurrentAdmin
+from libs.common.http.paging import LINK_TO_NEXT
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.auth.deps import Accounts, Deletion
 from services.auth.schemas.accounts import MessageOut, UserOut, UserPatch
 from services.auth.service.accounts import AccountChange
 
-router = APIRouter(prefix="/api/v1/users", tags=["users"])
+router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1/users", tags=["users"])
 
 UserId = Annotated[str, Path(max_length=64)]
 
 
-@router.get("", summary="Find accounts", responses=responses(401, 403))
+@router.get("", summary="Find accounts", responses={**responses(401, 403), **LINK_TO_NEXT})
 async def list_users(
     _: CurrentAdmin,
     accounts: Accounts,

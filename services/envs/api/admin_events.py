@@ -18,6 +18,7 @@ from libs.common.history.recorded import Recorded
 from libs.common.history.story import EventStream
 from libs.common.http.auth import CurrentAdmin
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.envs.api.cursors import SEQUENCE, decode_cursor, encode_cursor
 from services.envs.schemas.admin_events import (
     DeadLetterDetail,
@@ -31,7 +32,7 @@ from services.envs.schemas.admin_events import (
     TimelineStep,
 )
 
-router = APIRouter(prefix="/api/v1/admin", tags=["admin"], responses=responses(401, 403))
+router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1/admin", tags=["admin"], responses=responses(401, 403))
 
 _TIME = "30s, 10m, 2h, 7d (ago), or an ISO 8601 time"
 _EXPORT_CHUNK_CHARS = 64 * 1024

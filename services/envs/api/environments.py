@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.http.auth import CurrentUser, EnvironmentsUser
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.envs.api.collaborators import Environments, UsageOf
 from services.envs.api.cursors import ENVIRONMENT_ID, decode_cursor, encode_cursor
 from services.envs.entities import Command
@@ -21,7 +22,9 @@ from services.envs.schemas import (
     MetricsResponse,
 )
 
-router = APIRouter(prefix="/api/v1/environments", tags=["environments"], responses=responses(401))
+router = APIRouter(
+    route_class=CallerFirstRoute, prefix="/api/v1/environments", tags=["environments"], responses=responses(401)
+)
 
 EnvironmentId = Annotated[str, Path(max_length=64)]
 _LINK: dict[int | str, dict[str, Any]] = {

@@ -13,12 +13,13 @@ from fastapi.responses import StreamingResponse
 from libs.common.clock import utc_now
 from libs.common.http.auth import CurrentUser
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.envs.api.collaborators import Environments, History, Live
 from services.envs.api.cursors import SEQUENCE, decode_cursor, encode_cursor
 from services.envs.ports import Gap, LiveStream, StoredEvent, StreamClosedError
 from services.envs.schemas import EnvironmentEvent, EventsResponse
 
-router = APIRouter(prefix="/api/v1", tags=["events"], responses=responses(401))
+router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1", tags=["events"], responses=responses(401))
 
 # Proxies cut a silent connection after 60 s, phone networks sooner.
 HEARTBEAT_S = 15.0

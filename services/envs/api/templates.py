@@ -9,11 +9,14 @@ from fastapi import APIRouter, Path, Query
 from libs.common.clock import utc_now
 from libs.common.http.auth import CurrentAdmin, CurrentUser
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.envs.api.collaborators import Templates
 from services.envs.catalog import TemplateCategory, TemplateStatus
 from services.envs.schemas import MessageResponse, TemplateCreate, TemplateFields, TemplateResponse
 
-router = APIRouter(prefix="/api/v1/templates", tags=["templates"], responses=responses(401))
+router = APIRouter(
+    route_class=CallerFirstRoute, prefix="/api/v1/templates", tags=["templates"], responses=responses(401)
+)
 
 TemplateName = Annotated[str, Path(max_length=64, description="Its name, which is also its id")]
 

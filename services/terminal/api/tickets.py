@@ -6,11 +6,12 @@ from fastapi import APIRouter, Request
 
 from libs.common.http.auth import CurrentUser
 from libs.common.http.problems import responses
+from libs.common.http.routing import CallerFirstRoute
 from services.terminal.api.state import terminal_state
 from services.terminal.domain import Caller
 from services.terminal.schemas import TicketAnswer, TicketRequest
 
-router = APIRouter(prefix="/api/v1/ws", tags=["terminal"])
+router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1/ws", tags=["terminal"])
 
 
 @router.post(

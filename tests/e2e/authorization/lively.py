@@ -2,121 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import email
 import json
-import re
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from email import policy
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 import jwt
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
-from tests.e2e.authorization.ledger import Ledger
-from tests.e2e.authorization.stores import Stores
-from tests.support.phone import Phone
-from tests.support.stack import LocalStack
+from tests.e2e.authorization.life import Life, done, until
 
-_TIMEOUT_S = 30.0
 _AUTH = "/api/v1/auth"
 _ENVIRONMENTS = "/api/v1/environments"
-LIVE_EVENTS = "GET /api/v1/events 200"
-
-_FoundT = TypeVar("_FoundT")
-
-
-class Life:
-    """Writes every secret and every answer into `ledger`."""
-
-    def __init__(self, stack: LocalStack, stores: Stores, ledger: Ledger) -> None:
-        self.stack = stack
-        self.stores = stores
-        self.ledger = ledger
-        self.snapshots: dict[str, str] = {}
-        self.http = ledger.client(stack.url)
-
-    def password(self, name: str = "password") -> str:
-        """A new one that fits the policy."""
-        return self.ledger.learn(name, f"Pw1-{secrets.token_hex(8)}")
-
-    async def register(self, password: str) -> dict[str, Any]:
-        """A new account, its address verified by the mailed link."""
-        name = f"lively-{secrets.token_hex(5)}"
-        body = {"username": name, "email": f"{name}@example.com", "password": password}
-        account: dict[str, Any] = _done(await self.http.post(f"{_AUTH}/register", json=body), 201)
-        token = await self.mailed_token(account["email"], "verify-email")
-        _done(await self.http.get(f"{_AUTH}/verify-email", params={"token": token}), 200)
-        _done(await self.http.post(f"{_AUTH}/verify-email", json={"token": token}), 200)
-        return account
-
-    async def log_in(self, name: str, password: str) -> dict[str, Any]:
-        """Tokens."""
-        body = {"username_or_email": name, "password": password, "device_name": "lively"}
-        return self.tokens(await self.http.post(f"{_AUTH}/login", json=body))
-
-    def tokens(self, answer: httpx.Response) -> dict[str, Any]:
-        """What an answer with tokens holds."""
-        tokens: dict[str, Any] = _done(answer, 200)
-        self.ledger.given("access token", tokens["access_token"])
-        self.ledger.given("refresh token", tokens["refresh_token"])
-        return tokens
-
-    @asynccontextmanager
-    async def signed_in(self, name: str, password: str) -> AsyncIterator[Phone]:
-        """A phone whose answers are written down."""
-        token = (await self.log_in(name, password))["access_token"]
-        async with self.ledger.client(self.stack.url, token) as http:
-            yield Phone(self.stack.url, http, token, _done(await http.get(f"{_AUTH}/me"), 200))
-
-    async def mailed_token(self, address: str, page: str) -> str:
-        """That of the link to `page` in the newest mail to this address."""
-        folder = self.stack.data_dir / "mails"
-
-        async def newest() -> str:
-            for path in sorted(folder.glob(f"*-{address}-*.eml"), reverse=True):
-                mail = email.message_from_bytes(path.read_bytes(), policy=policy.default)
-                found = re.search(rf"/{page}\?token=([A-Za-z0-9_-]{{43}})\s", mail.get_content())
-                if found is not None:
-                    return found[1]
-            return ""
-
-        return self.ledger.mailed(await _until(newest))
-
-    @asynccontextmanager
-    async def listening(self, token: str) -> AsyncIterator[None]:
-        """Live events during the block are one more answer."""
-        headers = {"Authorization": f"Bearer {token}"}
-        lines: list[str] = []
-        async with (
-            httpx.AsyncClient(base_url=self.stack.url, timeout=_TIMEOUT_S, headers=headers) as http,
-            http.stream("GET", "/api/v1/events") as answer,
-        ):
-
-            async def read() -> None:
-                async for line in answer.aiter_lines():
-                    lines.append(line)
-
-            reading = asyncio.create_task(read())
-            yield
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        self.ledger.answers.append("\n".join([LIVE_EVENTS, *lines]))
-
-    async def socket(self, path: str) -> None:
-        """Opens and closes a WebSocket; the answer of a refused one is written down."""
-        try:
-            async with connect(f"{self.stack.url.replace('http', 'ws', 1)}{path}"):
-                pass
-        except InvalidStatus as refused:
-            body = (refused.response.body or b"").decode()
-            self.ledger.answers.append(f"WS {path.partition('?')[0]} {refused.response.status_code}\n{body}")
 
 
 async def live(life: Life, admin_email: str, admin_password: str) -> None:
@@ -139,19 +37,19 @@ async def _sign_ins(life: Life) -> dict[str, Any]:
     name = account["username"]
     life.ledger.markers |= {"user": account["id"], "username": name}
     login = {"username_or_email": name, "password": life.password("wrong password")}
-    _done(await life.http.post(f"{_AUTH}/login", json=login), 401)
+    done(await life.http.post(f"{_AUTH}/login", json=login), 401)
     login = {"username_or_email": life.password("password typed as a name"), "password": password}
-    _done(await life.http.post(f"{_AUTH}/login", json=login), 401)
+    done(await life.http.post(f"{_AUTH}/login", json=login), 401)
     first = await life.log_in(name, password)
     refresh = {"refresh_token": first["refresh_token"]}
     second = life.tokens(await life.http.post(f"{_AUTH}/refresh", json=refresh))
-    _done(await life.http.post(f"{_AUTH}/refresh", json=refresh), 401)
-    _done(await life.http.post(f"{_AUTH}/refresh", json={"refresh_token": second["refresh_token"]}), 401)
+    done(await life.http.post(f"{_AUTH}/refresh", json=refresh), 401)
+    done(await life.http.post(f"{_AUTH}/refresh", json={"refresh_token": second["refresh_token"]}), 401)
     async with life.signed_in(name, password) as phone:
         claims = jwt.decode(phone.token, options={"verify_signature": False})
         life.ledger.markers["ended session"] = claims["sid"]
-        _done(await phone.http.post(f"{_AUTH}/logout"), 200)
-        _done(await phone.http.get(f"{_AUTH}/me"), 401)
+        done(await phone.http.post(f"{_AUTH}/logout"), 200)
+        done(await phone.http.get(f"{_AUTH}/me"), 401)
     return {"account": account, "password": password, "token": phone.token}
 
 
@@ -169,26 +67,26 @@ async def _keys_and_environment(life: Life, ada: dict[str, Any]) -> None:
         # Shown in the terminal, where it belongs.
         assert variables["TOKEN_OF_ADA"] in await phone.run(environment_id, "echo $TOKEN_OF_ADA")
         changed = {"environment_variables": {"TOKEN_OF_ADA": ledger.learn("changed variable", secrets.token_hex(16))}}
-        _done(await phone.http.patch(path, json=changed), 200)
+        done(await phone.http.patch(path, json=changed), 200)
         async with ledger.client(life.stack.url, key) as program:
             for looked_at in (f"{_AUTH}/me", path, f"{path}/events", f"{path}/metrics", "/api/v1/regions"):
-                _done(await program.get(looked_at), 200)
-            _done(await program.post(f"{path}/restart"), 200)
+                done(await program.get(looked_at), 200)
+            done(await program.post(f"{path}/restart"), 200)
             await phone.until(environment_id, "running")
             await _tickets(life, program, environment_id)
             await life.socket(f"/api/v1/ws/logs/{environment_id}?token={key}")
-            _done(await phone.http.get(f"{_AUTH}/api-keys"), 200)
-            _done(await phone.http.delete(f"{_AUTH}/api-keys/{key_id}"), 200)
-            _done(await program.get(f"{_AUTH}/me"), 401)
+            done(await phone.http.get(f"{_AUTH}/api-keys"), 200)
+            done(await phone.http.delete(f"{_AUTH}/api-keys/{key_id}"), 200)
+            done(await program.get(f"{_AUTH}/me"), 401)
         await life.socket(f"/api/v1/ws/logs/{environment_id}?token={key}")
-        _done(await phone.http.get(f"{_AUTH}/sessions"), 200)
+        done(await phone.http.get(f"{_AUTH}/sessions"), 200)
 
 
 async def _tickets(life: Life, http: httpx.AsyncClient, environment_id: str) -> None:
     tickets = []
     for kind in ("terminal", "logs"):
         wanted = {"environment_id": environment_id, "kind": kind}
-        answer = _done(await http.post("/api/v1/ws/tickets", json=wanted), 201)
+        answer = done(await http.post("/api/v1/ws/tickets", json=wanted), 201)
         tickets.append(life.ledger.given("ticket", answer["ticket"]))
     life.snapshots["redis while tickets are out"] = await life.stores.in_redis()
     for query in (f"ticket={tickets[0]}", f"ticket={tickets[0]}", f"ticket={tickets[1]}"):
@@ -210,7 +108,7 @@ async def _nonsense(life: Life, token: str) -> None:
         json_type = {"Content-Type": "application/json"}
         await http.post(f"{_AUTH}/{path}", content=f'{{"password": {quoted}, {quoted}', headers=json_type)
         await http.post(f"{_AUTH}/{path}", content=f"password={secret}", headers={"Content-Type": "text/plain"})
-    _done(await http.post(f"{_AUTH}/google", json={"token": life.ledger.learn("Google token", "g" + secret)}), 503)
+    done(await http.post(f"{_AUTH}/google", json={"token": life.ledger.learn("Google token", "g" + secret)}), 503)
     basic = life.ledger.learn("name and password", base64.b64encode(f"ada:{secret}".encode()).decode())
     for authorization in (f"Basic {basic}", f"Bearer {secret}", f"Bearer dpk_{'0' * 32}_{secret}", secret):
         await http.get(_ENVIRONMENTS, headers={"Authorization": authorization})
@@ -227,20 +125,20 @@ async def _nonsense(life: Life, token: str) -> None:
 async def _another_password(life: Life, ada: dict[str, Any]) -> None:
     """Forgotten, chosen by a mailed link, and changed."""
     name, address = ada["account"]["username"], ada["account"]["email"]
-    _done(await life.http.post(f"{_AUTH}/forgot-password", json={"email": address}), 202)
+    done(await life.http.post(f"{_AUTH}/forgot-password", json={"email": address}), 202)
     token = await life.mailed_token(address, "reset-password")
-    _done(await life.http.get(f"{_AUTH}/reset-password", params={"token": token}), 200)
+    done(await life.http.get(f"{_AUTH}/reset-password", params={"token": token}), 200)
     weak = {"token": token, "new_password": life.ledger.learn("weak password", f"weak{secrets.token_hex(6)}")}
-    _done(await life.http.post(f"{_AUTH}/reset-password", json=weak), 422)
+    done(await life.http.post(f"{_AUTH}/reset-password", json=weak), 422)
     ada["password"] = life.password("reset password")
-    _done(await life.http.post(f"{_AUTH}/reset-password", json={"token": token, "new_password": ada["password"]}), 200)
+    done(await life.http.post(f"{_AUTH}/reset-password", json={"token": token, "new_password": ada["password"]}), 200)
     async with life.signed_in(name, ada["password"]) as phone:
         new = life.password("changed password")
         for current, status in ((life.password("wrong present password"), 403), (ada["password"], 200)):
             body = {"current_password": current, "new_password": new}
-            _done(await phone.http.post(f"{_AUTH}/change-password", json=body), status)
+            done(await phone.http.post(f"{_AUTH}/change-password", json=body), status)
         bad = {"name": "more", "environment_variables": {"BAD NAME": life.ledger.learn("bad variable", new + "v")}}
-        _done(await phone.http.post(_ENVIRONMENTS, json=bad), 422)
+        done(await phone.http.post(_ENVIRONMENTS, json=bad), 422)
     ada["password"] = new
 
 
@@ -255,7 +153,7 @@ async def _leave(life: Life) -> str:
         await phone.create("gone", environment_variables={"TOKEN_OF_EVE": value})
         for given, status in ((life.password("wrong password"), 403), (password, 202)):
             body = {"password": given}
-            _done(await phone.http.request("DELETE", f"{_AUTH}/me", json=body), status)
+            done(await phone.http.request("DELETE", f"{_AUTH}/me", json=body), status)
     account_id: str = account["id"]
     return account_id
 
@@ -268,7 +166,7 @@ async def _broken_event(life: Life) -> None:
     async def given_up() -> bool:
         return marker in (await life.stores.streams())[DEAD_LETTER_STREAM]
 
-    await _until(given_up)
+    await until(given_up)
 
 
 async def _administrate(life: Life, address: str, password: str, ada: dict[str, Any]) -> None:
@@ -280,10 +178,10 @@ async def _administrate(life: Life, address: str, password: str, ada: dict[str, 
         http = phone.http
         token = life.ledger.learn("cluster token", secrets.token_hex(16))
         body = {"name": "lively", "region": "nowhere", "kubeconfig": _kubeconfig(token)}
-        _done(await http.post("/api/v1/clusters", json=body), 422)
-        _done(await http.post("/api/v1/clusters", json={**body, "kubeconfig": f"{token}: ["}), 422)
-        _done(await http.post("/api/v1/clusters", json={**body, "verify": False}), 201)
-        _done(await http.get("/api/v1/clusters/lively/health"), 200)
+        done(await http.post("/api/v1/clusters", json=body), 422)
+        done(await http.post("/api/v1/clusters", json={**body, "kubeconfig": f"{token}: ["}), 422)
+        done(await http.post("/api/v1/clusters", json={**body, "verify": False}), 201)
+        done(await http.get("/api/v1/clusters/lively/health"), 200)
         for path in (
             f"/api/v1/users?q={ada['account']['username']}",
             f"/api/v1/audit?user={user_id}&limit=500",
@@ -295,12 +193,12 @@ async def _administrate(life: Life, address: str, password: str, ada: dict[str, 
             f"/api/v1/admin/environments/{environment_id}/state",
             "/api/v1/clusters",
         ):
-            _done(await http.get(path), 200)
-        _done(await http.delete("/api/v1/clusters/lively?force=true"), 204)
+            done(await http.get(path), 200)
+        done(await http.delete("/api/v1/clusters/lively?force=true"), 204)
         for letter in (await http.get("/api/v1/admin/dead-letters")).json()["dead_letters"]:
-            _done(await http.get(f"/api/v1/admin/dead-letters/{letter['id']}"), 200)
+            done(await http.get(f"/api/v1/admin/dead-letters/{letter['id']}"), 200)
         for change in ({"subscription_plan": "starter"}, {"is_active": False}, {"is_active": True, "unlock": True}):
-            _done(await http.patch(f"/api/v1/users/{user_id}", json=change), 200)
+            done(await http.patch(f"/api/v1/users/{user_id}", json=change), 200)
 
 
 async def _settled(life: Life, eve: str) -> None:
@@ -319,8 +217,8 @@ async def _settled(life: Life, eve: str) -> None:
         # By the gateway and by the service.
         return all(text.count(request_id) >= 2 for request_id in request_ids)
 
-    await _until(erased)
-    await _until(logged)
+    await until(erased)
+    await until(logged)
 
 
 def _kubeconfig(token: str) -> dict[str, Any]:
@@ -330,16 +228,3 @@ def _kubeconfig(token: str) -> dict[str, Any]:
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "x",
     }
-
-
-def _done(answer: httpx.Response, status: int) -> Any:
-    assert answer.status_code == status, (answer.request.method, answer.request.url.path, answer.text)
-    return answer.json() if answer.headers.get("content-type") == "application/json" else None
-
-
-async def _until(look: Callable[[], Awaitable[_FoundT]]) -> _FoundT:
-    """What `look` finds, once it does."""
-    async with asyncio.timeout(_TIMEOUT_S):
-        while not (found := await look()):  # noqa: ASYNC110 - it happens elsewhere
-            await asyncio.sleep(0.05)
-    return found

@@ -70,6 +70,11 @@ class Caller:
             account.spoil()
         return answer
 
+    def request(self, method: str, path: str, body: Any) -> requests.Response:
+        """The answer to a request that was not generated."""
+        url = f"{self.api.url}/api/v1{path}"
+        return self.api.session.request(method, url, json=body, headers=self._account.headers, timeout=_TIMEOUT_S)
+
     def prepare(self) -> None:
         """Make what can be asked for."""
         if self._plan is None:

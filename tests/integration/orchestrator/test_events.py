@@ -230,7 +230,8 @@ class TestStart:
         self, settings: OrchestratorSettings, issuer: TestIssuer, envs: Envs
     ) -> None:
         runtime = AbsentRuntime(None)
-        app = create_app(settings, keys=issuer, runtime=runtime)
+        soon = settings.model_copy(update={"cluster_check_seconds": 0.5})
+        app = create_app(soon, keys=issuer, runtime=runtime)
         created = await envs.say(a_wish(EnvironmentCreated))
         async with app.router.lifespan_context(app):
             health = app.state.platform.health

@@ -29,6 +29,7 @@ from libs.common.ids import new_id
 from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.security.sealing import Sealer
 from libs.runtime.port import WorkspaceRef
+from services.orchestrator.domain import steps
 from services.orchestrator.main import create_app
 from services.orchestrator.settings import OrchestratorSettings
 from tests.fakes.kube import FakeCluster
@@ -123,7 +124,9 @@ async def clusters() -> AsyncIterator[list[FakeCluster]]:
 
 
 @pytest.fixture
-def swift(settings: OrchestratorSettings) -> OrchestratorSettings:
+def swift(settings: OrchestratorSettings, monkeypatch: pytest.MonkeyPatch) -> OrchestratorSettings:
+    # What has failed for as long as a cluster was away would be tried again only some seconds after it is back.
+    monkeypatch.setattr(steps, "_LONGEST_RETRY_S", 1.0)
     return settings.model_copy(
         update={
             "cluster_refresh_seconds": 0.1,
