@@ -60,6 +60,8 @@ class RecoveryService:
             return current.verified()
 
         await change_user(self._users, user, decide)
+        # So that envs knows when the owner creates an environment next.
+        await self._users.announce(user.id)
 
     async def reset(self, token: str, password: str) -> None:
         """Another password for who forgot it; ends all sign-ins. Raises InvalidLinkError, ValueError."""

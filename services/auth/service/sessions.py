@@ -129,21 +129,23 @@ class SessionService:
         go on in the next epoch, but what is open by them closes. Raises what `change` raises, and UserNotFoundError.
         """
         ended: list[str] = []
+        said: list[EventData] = []
 
         async def decide(current: User) -> tuple[User, list[EventData]]:
-            nonlocal ended
-            changed, events = change(current)
-            if changed.session_epoch == current.session_epoch:
-                ended = []
-                return changed, events
-            ended = [found for found in await self._live_ids(current) if found != keep]
-            return changed, [*events, *sessions_revoked(user.id, ended, reason)]
+            nonlocal ended, said
+            changed, said = change(current)
+            ended = []
+            if changed.session_epoch != current.session_epoch:
+                ended = [found for found in await self._live_ids(current) if found != keep]
+                said = [*said, *sessions_revoked(user.id, ended, reason)]
+            return changed, said
 
         changed = await change_user(self._users, user, decide)
-        if ended or changed.session_epoch != user.session_epoch:
-            if keep is not None:
-                await self._sessions.move(keep, changed.session_epoch)
-            await self._dead.store(ended)
+        if keep is not None and said:
+            await self._sessions.move(keep, changed.session_epoch)
+        await self._dead.store(ended)
+        if said:
+            # Whoever asks another service next meets what was changed here.
             await self._users.announce(user.id)
         return changed
 

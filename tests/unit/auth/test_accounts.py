@@ -67,6 +67,7 @@ class TestAdminister:
         changed = await auth.accounts.administer(user.id, AccountChange(plan=Plan.PRO), by="admin")
         assert (changed.plan, changed.version) == (Plan.PRO, 2)
         assert auth.payloads(UserPlanChanged) == [UserPlanChanged(**changed.state)]
+        assert auth.users.announced == [user.id]
 
     async def test_deactivation_ends_every_session_in_the_same_write(self, auth: AuthOnFakes) -> None:
         user = await auth.accounts.register(ADA)

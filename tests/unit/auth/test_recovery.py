@@ -73,6 +73,7 @@ class TestVerification:
         (told,) = auth.payloads(UserUpdated)
         assert isinstance(told, UserUpdated)
         assert told.is_verified
+        assert auth.users.announced == [user.id]
         with pytest.raises(InvalidLinkError):
             await auth.recovery.verify(token)
 
