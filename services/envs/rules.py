@@ -90,7 +90,8 @@ def check_variables(variables: Mapping[str, str]) -> Mapping[str, str]:
         raise ValueError(f"At most {MAX_VARIABLES} environment variables are allowed")
     total = 0
     for name, value in variables.items():
-        shown = name[:40]
+        # Half a surrogate pair, which JSON can name, fits into no answer.
+        shown = name[:40].encode(errors="replace").decode()
         if len(name) > MAX_VARIABLE_NAME_CHARS or not _VARIABLE.fullmatch(name):
             raise ValueError(f"'{shown}' is no variable name: use letters, digits and underscores, no digit first")
         if name.startswith(_RESERVED_PREFIXES):

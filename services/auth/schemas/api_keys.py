@@ -23,7 +23,7 @@ def check_key_name(text: str) -> str:
 class ApiKeyIn(BaseModel):
     """A new key. Without `expires_in_days` it works until it is deleted."""
 
-    name: Annotated[str, AfterValidator(check_key_name), Field(min_length=1, max_length=100, examples=["laptop"])]
+    name: Annotated[str, Field(min_length=1, max_length=100, examples=["laptop"]), AfterValidator(check_key_name)]
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
     expires_in_days: int | None = Field(default=None, ge=1, le=MAX_KEY_DAYS)
 

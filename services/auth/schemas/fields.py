@@ -29,6 +29,8 @@ Username = Annotated[
 ]
 NewPassword = Annotated[
     str,
+    # Half a surrogate pair is refused only where a text is constrained, and cannot be hashed.
+    Field(max_length=1024),
     AfterValidator(check_password),
     WithJsonSchema(
         {

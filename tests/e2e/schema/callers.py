@@ -48,7 +48,7 @@ class Caller:
         self._numbers = itertools.count()
         self._known: dict[str, dict[str, Any]] = {}
 
-    def variants(self, case: Case) -> list[Case]:
+    def variants(self, case: Case[Any]) -> list[Case[Any]]:
         """What to send for a generated request."""
         ids, fields = self._ids(case), self._fields(case)
         if not ids and not fields:
@@ -59,7 +59,7 @@ class Caller:
             informed.body = {**case.body, **fields}
         return [case, informed]
 
-    def send(self, case: Case) -> Response:
+    def send(self, case: Case[Any]) -> Response:
         """The answer to this one request."""
         account = self._spare if (case.method, case.path) in ENDS_CALLER else self._account
         headers = account.headers if self._plan is not None else {}
@@ -107,12 +107,12 @@ class Caller:
             if cluster["source"] == "registered":
                 self.api("DELETE", f"/clusters/{cluster['name']}?force=true", self._root)
         for template in self.api("GET", "/templates", self._root):
-            if template["name"].startswith("schema-"):
+            if template["name"].startswith("schema-") and template["status"] != "deprecated":
                 self.api("DELETE", f"/templates/{template['name']}", self._root)
         if self._plan is not None:
             self.api("DELETE", f"/users/{self._account.user['id']}", self._root)
 
-    def _beginning(self, case: Case, headers: Headers) -> Response:
+    def _beginning(self, case: Case[Any], headers: Headers) -> Response:
         """The stream has no end: its first block must do. An error comes as a whole."""
         request = case.as_transport_kwargs(self.api.url, headers)
         with self.api.session.request(**request, stream=True, timeout=_TIMEOUT_S) as answer:
@@ -152,7 +152,7 @@ class Caller:
         found: str = next(item["id"] for item in self.api("GET", "/auth/sessions", headers) if item["current"])
         return found
 
-    def _ids(self, case: Case) -> dict[str, Any]:
+    def _ids(self, case: Case[Any]) -> dict[str, Any]:
         known = self._known.get("delete" if case.method == "DELETE" else "use", {})
         name = "template" if case.path.startswith("/api/v1/templates/") else "cluster"
         return {
@@ -161,7 +161,7 @@ class Caller:
             if (name if parameter == "name" else parameter) in known
         }
 
-    def _fields(self, case: Case) -> dict[str, Any]:
+    def _fields(self, case: Case[Any]) -> dict[str, Any]:
         """Of the body."""
         if not isinstance(case.body, dict):
             return {}
