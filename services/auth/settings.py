@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from libs.common.settings import CommonSettings, Stage
 
@@ -58,6 +58,12 @@ class AuthSettings(CommonSettings):
         default=2, ge=1, le=64, description="Passwords hashed at the same time; the others wait"
     )
     signing_key_days: int = Field(default=30, ge=1, description="How long a key signs before the next one, in days")
+
+    @field_validator("smtp_url", "mail_folder", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        """What compose files and left-over lines say; an empty path would be the working directory."""
+        return None if value == "" else value
 
     @property
     def google_client_ids(self) -> list[str]:

@@ -15,9 +15,9 @@ ADMIN_EMAIL = "admin@example.com"
 ADMIN_PASSWORD = "Adm1n-of-a-test"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """Up for the whole run, without rate limits, with an administrator."""
+    """Without rate limits, with an administrator. Down again after the last of these tests: it costs a tenth of a core."""
     running = LocalStack(tmp_path_factory.mktemp("stack"), ADMIN_EMAIL=ADMIN_EMAIL, ADMIN_PASSWORD=ADMIN_PASSWORD)
     running.up()
     yield running
@@ -42,14 +42,14 @@ async def admin(stack: LocalStack) -> AsyncIterator[Phone]:
         yield phone
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def stores(stack: LocalStack) -> AsyncIterator[Stores]:
     """What the stack keeps, behind its back."""
     async with stores_of(stack) as opened:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def cast(stack: LocalStack, stores: Stores) -> AsyncIterator[Cast]:
     """Callers of every kind, for tests of who may do what."""
     async with log_in(stack.url, ADMIN_EMAIL, ADMIN_PASSWORD) as admin, gathered(stack.url, admin, stores) as everybody:

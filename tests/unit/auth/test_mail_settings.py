@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,13 +74,15 @@ class TestConfiguredMailer:
         ("smtp_url", "folder", "kind"),
         [
             (None, None, type(None)),
+            ("", "", type(None)),
             (None, "mails", FolderMailer),
             ("smtp://mail.example.com", None, SmtpMailer),
             ("smtp://mail.example.com", "mails", SmtpMailer),
         ],
     )
     def test_smtp_wins(self, smtp_url: str | None, folder: str | None, kind: type) -> None:
-        settings = AuthSettings(_env_file=None, smtp_url=smtp_url, mail_folder=Path(folder) if folder else None)
+        values: dict[str, Any] = {"_env_file": None, "smtp_url": smtp_url, "mail_folder": folder}
+        settings = AuthSettings(**values)
         assert type(configured_mailer(settings)) is kind
 
     @pytest.mark.parametrize("changes", [{"smtp_url": "smtp://"}, {"mail_from": "nobody"}])
