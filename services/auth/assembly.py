@@ -95,6 +95,7 @@ class AuthServices:
             users,
             links,
             self.sessions,
+            self.api_keys,
             credentials=credentials,
             hasher=self._hasher,
             clock=clock,

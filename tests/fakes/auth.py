@@ -342,6 +342,7 @@ class AuthOnFakes:
             self.users,
             self.links,
             self.sessions,
+            self.api_keys,
             credentials=credentials,
             hasher=self.hasher,
             clock=self.clock,

@@ -45,10 +45,18 @@ class ApiKeyService:
         key = next((key for key in await self._keys.of(user_id) if key.id == key_id), None)
         if key is None:
             raise ApiKeyNotFoundError
+        await self._revoke(owner, key)
+
+    async def revoke_all(self, owner: User) -> None:
+        """As `revoke`, for each."""
+        for key in await self._keys.of(owner.id):
+            await self._revoke(owner, key)
+
+    async def _revoke(self, owner: User, key: StoredKey) -> None:
         known_as = key_session_id(key.id, owner.session_epoch)
-        said: list[EventData] = [UserApiKeyRevoked(user_id=user_id, key_id=key.id, name=key.name)]
-        said += sessions_revoked(user_id, [known_as], "key_revoked")
-        await self._keys.revoke(key, self._clock(), events_about(user_id, said))
+        said: list[EventData] = [UserApiKeyRevoked(user_id=owner.id, key_id=key.id, name=key.name)]
+        said += sessions_revoked(owner.id, [known_as], "key_revoked")
+        await self._keys.revoke(key, self._clock(), events_about(owner.id, said))
         await self._dead.store([known_as])
         await self._keys.announce(key.id)
 

@@ -12,6 +12,7 @@ from services.auth.domain.rules import check_password
 from services.auth.domain.users import User
 from services.auth.errors import IncorrectPasswordError, InvalidLinkError, MailNotConfiguredError
 from services.auth.ports import Links, PasswordHasher, Users
+from services.auth.service.api_keys import ApiKeyService
 from services.auth.service.changes import change_user
 from services.auth.service.credentials import Credentials
 from services.auth.service.sessions import SessionService
@@ -25,6 +26,7 @@ class RecoveryService:
         users: Users,
         links: Links,
         sessions: SessionService,
+        api_keys: ApiKeyService,
         *,
         credentials: Credentials,
         hasher: PasswordHasher,
@@ -34,6 +36,7 @@ class RecoveryService:
         self._users = users
         self._links = links
         self._sessions = sessions
+        self._api_keys = api_keys
         self._credentials = credentials
         self._hasher = hasher
         self._clock = clock
@@ -64,9 +67,14 @@ class RecoveryService:
         await self._users.announce(user.id)
 
     async def reset(self, token: str, password: str) -> None:
-        """Another password for who forgot it; ends all sign-ins. Raises InvalidLinkError, ValueError."""
+        """Another password for who forgot it; ends all sign-ins. Raises InvalidLinkError, ValueError.
+
+        Whoever registered an address before it was proved may have been somebody else: their API keys go as well.
+        """
         check_password(password)
         link, user = await self._follow(token, "reset_password")
+        if not user.is_verified:
+            await self._api_keys.revoke_all(user)
         password_hash = await self._hasher.hash(password)
 
         def change(current: User) -> tuple[User, list[EventData]]:

@@ -7,7 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from libs.common.contracts.identity import Scope
 from libs.common.contracts.users import (
+    UserApiKeyRevoked,
     UserMailRequested,
     UserPasswordChanged,
     UserRegistered,
@@ -15,6 +17,7 @@ from libs.common.contracts.users import (
     UserUpdated,
 )
 from libs.common.errors import TemporaryError
+from services.auth.domain.api_keys import WantedKey
 from services.auth.domain.users import User
 from services.auth.errors import (
     AccountLockedError,
@@ -192,6 +195,17 @@ class TestReset:
         await auth.recovery.reset(token, ANOTHER)
         assert auth.users.stored[user.id].is_verified
         await auth.sign_in.with_password("ada", ANOTHER, PHONE)
+
+    @pytest.mark.parametrize(("was_verified", "keys_left"), [(False, 0), (True, 1)])
+    async def test_keys_from_before_the_address_was_proved_go(
+        self, auth: AuthOnFakes, was_verified: bool, keys_left: int
+    ) -> None:
+        user = await a_user(auth)
+        await auth.accounts.administer(user.id, AccountChange(is_verified=was_verified), by=None)
+        await auth.api_keys.create(user.id, WantedKey("whose?", frozenset({Scope.READ}), None))
+        await auth.recovery.reset(await reset_token(auth), ANOTHER)
+        assert len(await auth.api_keys.of(user.id)) == keys_left
+        assert len(auth.payloads(UserApiKeyRevoked)) == 1 - keys_left
 
     async def test_a_link_from_before_the_last_change_is_void(self, auth: AuthOnFakes) -> None:
         await a_user(auth)
