@@ -17,7 +17,7 @@ import bcrypt
 
 from libs.common.errors import UnavailableError
 
-# With two workers at cost 12 the last of them waits 7 s; who comes later would not wait for the answer anyway.
+# With one worker at cost 12 the last of them waits 14 s; who comes later would not wait for the answer anyway.
 _MAX_WAITING = 64
 _RETRY_AFTER_S = 10
 _HASH_CHARS = 31

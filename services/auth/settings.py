@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Self
 
@@ -10,6 +11,13 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from libs.common.settings import CommonSettings, Stage
 
 _MIN_PRODUCTION_HASH_COST = 10
+_MOST_HASH_WORKERS = 8
+
+
+def _spare_cores() -> int:
+    """A core is left to the event loop: with all of them, a storm of logins makes other calls ten times slower."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(max(cores - 1, 1), _MOST_HASH_WORKERS)
 
 
 class AuthSettings(CommonSettings):
@@ -55,7 +63,10 @@ class AuthSettings(CommonSettings):
         default=12, ge=4, le=16, description="log2 of bcrypt's rounds; 12 takes 0.2 s of a core"
     )
     password_hash_workers: int = Field(
-        default=2, ge=1, le=64, description="Passwords hashed at the same time; the others wait"
+        default_factory=_spare_cores,
+        ge=1,
+        le=64,
+        description="Passwords hashed at the same time; the others wait. Default: one less than there are cores, at most 8",
     )
     signing_key_days: int = Field(default=30, ge=1, description="How long a key signs before the next one, in days")
 

@@ -17,7 +17,7 @@ ADMIN_PASSWORD = "Adm1n-of-a-test"
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """Without rate limits, with an administrator. Down again after the last of these tests: it costs a tenth of a core."""
+    """Without rate limits, with an administrator. Down again after the last of these tests, because it costs time."""
     running = LocalStack(tmp_path_factory.mktemp("stack"), ADMIN_EMAIL=ADMIN_EMAIL, ADMIN_PASSWORD=ADMIN_PASSWORD)
     running.up()
     yield running
