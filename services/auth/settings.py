@@ -66,7 +66,7 @@ class AuthSettings(CommonSettings):
         default_factory=_spare_cores,
         ge=1,
         le=64,
-        description="Passwords hashed at the same time; the others wait. Default: one less than there are cores, at most 8",
+        description="Passwords hashed at the same time; by default one less than there are cores, at most 8",
     )
     signing_key_days: int = Field(default=30, ge=1, description="How long a key signs before the next one, in days")
 
