@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from libs.common import mongo, redis
 from libs.common.http.health import health_router
-from libs.common.http.middleware import (
-    AnnouncedLengthMiddleware,
-    BodyLimitMiddleware,
-    RequestContextMiddleware,
-    TrailingSlashMiddleware,
-)
+from libs.common.http.middleware import AnnouncedLengthMiddleware, RequestContextMiddleware, TrailingSlashMiddleware
 from libs.common.http.openapi import with_problem_schema
 from libs.common.http.problems import add_problem_handlers, responses
 from libs.common.http.rate_limit import RateLimitMiddleware
@@ -28,13 +23,10 @@ from libs.common.version import VERSION
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_service_app(
-    platform: Platform, routers: Sequence[APIRouter], lifespan: Lifespan, *, streamed: re.Pattern[str] | None = None
-) -> FastAPI:
+def create_service_app(platform: Platform, routers: Sequence[APIRouter], lifespan: Lifespan) -> FastAPI:
     """An app with health, problem+json, request ids, limits and CORS around `routers`.
 
-    `lifespan` is the service's own; the platform is closed after it. `streamed`: paths whose routes limit bodies
-    themselves.
+    `lifespan` is the service's own; the platform is closed after it.
     """
 
     @asynccontextmanager
@@ -58,7 +50,7 @@ def create_service_app(
     app.include_router(health_router(platform.health, VERSION))
     for router in routers:
         app.include_router(router)
-    _add_middleware(app, platform, streamed)
+    _add_middleware(app, platform)
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # the way FastAPI offers
     return app
 
@@ -67,7 +59,7 @@ def _document(generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return with_problem_schema(generate())
 
 
-def _add_middleware(app: FastAPI, platform: Platform, streamed: re.Pattern[str] | None) -> None:
+def _add_middleware(app: FastAPI, platform: Platform) -> None:
     """The last one added is the outermost."""
     settings = platform.settings
     if settings.rate_limit_global:
@@ -77,8 +69,8 @@ def _add_middleware(app: FastAPI, platform: Platform, streamed: re.Pattern[str] 
             tokens=platform.tokens,
             limit=settings.rate_limit_global,
         )
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, streamed=streamed)
-    app.add_middleware(AnnouncedLengthMiddleware, max_bytes=settings.max_body_bytes, streamed=streamed)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
+    app.add_middleware(AnnouncedLengthMiddleware, max_bytes=settings.max_body_bytes)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -1,1 +1,0 @@
-"""Connections to sessions of other replicas: bytes cross over core NATS (ADR 5)."""
