@@ -60,7 +60,7 @@ class UserPlanChanged(UserState):
 
 
 class UserUpdated(UserState):
-    """Activated, deactivated or verified."""
+    """Activated, deactivated or verified; or all sign-ins have ended, which raises `session_epoch`."""
 
     TYPE = "user.updated.v1"
 

@@ -1,7 +1,7 @@
 """API keys: what they look like, and how every service checks them.
 
 `dpk_<key id>_<secret>`. The id is a UUIDv7, so the key itself tells when it was made: only a key younger than
-_NEWS_WITHIN can be one that the service has yet to hear of, and is waited for. The secret has 256 random bits, so one
+ten seconds can be one that the service has yet to hear of, and is waited for. The secret has 256 random bits, so one
 round of a fast hash is enough, and the hash may travel in events.
 """
 
