@@ -81,7 +81,7 @@ class Terminal:
         self._environments = MongoEnvironments(
             platform.database, utc_now, tombstone_days=settings.stream_max_age_days + 1
         )
-        self._users = MongoUsers(platform.database)
+        self._users = MongoUsers(platform.database, tombstone_days=settings.stream_max_age_days + 1)
         clusters = MongoClusters(platform.database)
         fleet: Fleet[ExecRuntime] = Fleet()
         self.clusters = ClusterDrivers(fleet, clusters, _driver_maker(settings, default))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.http.auth import CurrentUser, EnvironmentsUser
+from libs.common.http.paging import LINK_TO_NEXT
 from libs.common.http.problems import responses
 from libs.common.http.routing import CallerFirstRoute
 from services.envs.api.collaborators import Environments, UsageOf
@@ -27,9 +28,6 @@ router = APIRouter(
 )
 
 EnvironmentId = Annotated[str, Path(max_length=64)]
-_LINK: dict[int | str, dict[str, Any]] = {
-    200: {"headers": {"Link": {"description": 'The next page, rel="next"', "schema": {"type": "string"}}}}
-}
 _MESSAGES = {
     Command.START: "Environment started successfully",
     Command.STOP: "Environment stopped successfully",
@@ -46,7 +44,7 @@ async def create_environment(
     return EnvironmentResponse.of(await environments.create(user, body.to_domain()))
 
 
-@router.get("", summary="List your environments", responses=_LINK)
+@router.get("", summary="List your environments", responses=LINK_TO_NEXT)
 async def list_environments(  # noqa: PLR0917 - FastAPI passes arguments by name
     user: CurrentUser,
     environments: Environments,

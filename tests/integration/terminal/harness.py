@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -339,13 +339,6 @@ async def running_service(
     finally:
         server.should_exit = True
         await serving
-
-
-async def eventually(done: Callable[[], Awaitable[bool]], timeout_s: float = TIMEOUT_S) -> None:
-    """Ask until it is so; for state that nothing announces."""
-    async with asyncio.timeout(timeout_s):
-        while not await done():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 async def app_started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:

@@ -25,8 +25,9 @@ from services.terminal.ports import ClosedSession, OpenedSession
 from services.terminal.repository import MongoSessions, MongoUsers
 from services.terminal.service.accounts import Accounts
 from tests.fakes.exec_runtime import HostExecRuntime
-from tests.integration.terminal.harness import Service, eventually, running_service, terminal_settings, user_state
+from tests.integration.terminal.harness import Service, running_service, terminal_settings, user_state
 from tests.integration.terminal.test_handshake import problem
+from tests.support.app import eventually
 from tests.support.servers import Servers
 
 SHELLS = (Scope.TERMINAL,)

@@ -39,8 +39,9 @@ from services.terminal.domain import Cluster
 from services.terminal.replay import replay_target
 from services.terminal.repository import MongoClusters
 from tests.fakes.exec_runtime import HostExecRuntime
-from tests.integration.terminal.harness import TIMEOUT_S, Service, eventually, running_service, terminal_settings
+from tests.integration.terminal.harness import TIMEOUT_S, Service, running_service, terminal_settings
 from tests.integration.terminal.test_handshake import problem
+from tests.support.app import eventually
 from tests.support.servers import Servers
 
 _LINE = LogLine(datetime(2026, 11, 25, 12, 0, tzinfo=UTC), "stdout", "from far away")

@@ -18,7 +18,8 @@ from libs.common.contracts.users import UserSessionsRevoked
 from libs.common.ids import new_id
 from libs.common.messaging.streams import EVENTS_STREAM
 from services.terminal.repository import OWNER_DEAD_AFTER_SECONDS
-from tests.integration.terminal.harness import TIMEOUT_S, Service, eventually, running_service
+from tests.integration.terminal.harness import TIMEOUT_S, Service, running_service
+from tests.support.app import eventually
 from tests.support.servers import Servers
 
 

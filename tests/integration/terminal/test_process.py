@@ -19,7 +19,8 @@ import pytest
 from libs.common.contracts.events import Event, TerminalSessionClosed
 from libs.common.ids import new_id
 from libs.common.messaging.streams import EVENTS_STREAM
-from tests.integration.terminal.harness import Service, eventually, terminal_settings
+from tests.integration.terminal.harness import Service, terminal_settings
+from tests.support.app import eventually
 from tests.support.servers import Servers, free_port
 
 # As `devpocket up` and the image start it.

@@ -11,8 +11,9 @@ from libs.common.history.reader import StreamReader
 from libs.common.history.rebuilding import ReplayJob, ReplayPlan, scratch_database
 from libs.common.ids import new_id
 from services.terminal.replay import replay_target
-from tests.integration.terminal.harness import eventually, running_service, user_state
+from tests.integration.terminal.harness import running_service, user_state
 from tests.integration.terminal.test_accounts import sessions_of
+from tests.support.app import eventually
 from tests.support.servers import Servers
 
 

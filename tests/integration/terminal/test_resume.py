@@ -10,7 +10,8 @@ import pytest
 from libs.common.ids import new_id
 from services.terminal.domain import Caller, SocketKind
 from services.terminal.sessions.session import TerminalSession
-from tests.integration.terminal.harness import Service, eventually, running_service
+from tests.integration.terminal.harness import Service, running_service
+from tests.support.app import eventually
 from tests.support.servers import Servers
 
 # Numbered lines, so that a lost or doubled byte is seen; `stty raw` keeps the terminal from adding to them.
