@@ -1,4 +1,4 @@
-"""Redis: tickets, and the count of connections per user that all replicas share."""
+"""Redis: tickets, and what all replicas count together for each user: connections, and messages per second."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 import structlog
 from redis.asyncio import Redis
 
-from libs.common.contracts.identity import Plan
+from libs.common.contracts.identity import PLAN_LIMITS, Plan
 from libs.common.errors import UnavailableError
 from libs.common.redis import UNAVAILABLE_ERRORS
 from services.terminal.domain import Caller, SocketKind, TooManyConnectionsError
@@ -29,6 +29,20 @@ if limit > 0 and redis.call('ZCARD', KEYS[1]) >= limit then return 0 end
 for i = 3, #ARGV do redis.call('ZADD', KEYS[1], now + tonumber(ARGV[2]), ARGV[i]) end
 redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
+"""
+
+# A token bucket. KEYS[1]: the user's, a hash. ARGV: wanted, per second, capacity. Answers with what is granted.
+_DRAW = """
+local time = redis.call('TIME')
+local now = tonumber(time[1]) + tonumber(time[2]) / 1000000
+local rate, capacity = tonumber(ARGV[2]), tonumber(ARGV[3])
+local held = redis.call('HMGET', KEYS[1], 'tokens', 'at')
+local tokens = capacity
+if held[1] then tokens = math.min(capacity, tonumber(held[1]) + math.max(now - tonumber(held[2]), 0) * rate) end
+local granted = math.min(tonumber(ARGV[1]), math.floor(tokens))
+redis.call('HSET', KEYS[1], 'tokens', string.format('%.6f', tokens - granted), 'at', string.format('%.6f', now))
+redis.call('PEXPIRE', KEYS[1], math.ceil(capacity / rate * 1000) + 1000)
+return granted
 """
 
 log = structlog.get_logger(__name__)
@@ -71,24 +85,28 @@ class RedisTickets:
 
 
 class RedisSlots:
-    """At most `limit` connections per user over all replicas; with Redis away, per process."""
+    """Connections per user over all replicas, as many as the plan allows; with Redis away, per process.
 
-    def __init__(self, redis: Redis, *, limit: int) -> None:
+    `limit`, if given, counts instead of the plan.
+    """
+
+    def __init__(self, redis: Redis, *, limit: int | None) -> None:
         self._redis = redis
         self._limit = limit
         self._held: dict[str, str] = {}
-        self._warned_at = float("-inf")
+        self._warn = _Warning("connections are counted per process: redis cannot be reached")
 
-    async def take(self, user_id: str, connection_id: str) -> None:
+    async def take(self, caller: Caller, connection_id: str) -> None:
         """Raises TooManyConnectionsError."""
+        limit = self._limit or PLAN_LIMITS[caller.plan].connections
         try:
-            taken = await self._take(user_id, self._limit, connection_id)
+            taken = await self._take(caller.user_id, limit, connection_id)
         except UNAVAILABLE_ERRORS as error:
             self._warn(error)
-            taken = Counter(self._held.values())[user_id] < self._limit
+            taken = Counter(self._held.values())[caller.user_id] < limit
         if not taken:
-            raise TooManyConnectionsError(self._limit)
-        self._held[connection_id] = user_id
+            raise TooManyConnectionsError(limit)
+        self._held[connection_id] = caller.user_id
 
     async def release(self, user_id: str, connection_id: str) -> None:
         """With Redis away the slot expires by itself."""
@@ -111,10 +129,35 @@ class RedisSlots:
         arguments = [str(limit), str(_SLOT_LIFE_S), *connection_ids]
         return bool(await self._redis.eval(_TAKE, 1, _slots_key(user_id), *arguments))
 
-    def _warn(self, error: Exception) -> None:
+
+class RedisAllowance:
+    """Messages per user over all replicas."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._warn = _Warning("messages are counted per process: redis cannot be reached")
+
+    async def draw(self, user_id: str, wanted: int, per_second: int, capacity: int) -> int | None:
+        """Up to `wanted` messages; None when Redis cannot be reached."""
+        arguments = [str(wanted), str(per_second), str(capacity)]
+        try:
+            return int(await self._redis.eval(_DRAW, 1, _messages_key(user_id), *arguments))
+        except UNAVAILABLE_ERRORS as error:
+            self._warn(error)
+            return None
+
+
+class _Warning:
+    """Says the same at most every ten seconds."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._warned_at = float("-inf")
+
+    def __call__(self, error: Exception) -> None:
         if time.monotonic() - self._warned_at > _WARN_EVERY_S:
             self._warned_at = time.monotonic()
-            log.warning("connections are counted per process: redis cannot be reached", error=repr(error))
+            log.warning(self._text, error=repr(error))
 
 
 def _ticket_key(key: str) -> str:
@@ -123,6 +166,10 @@ def _ticket_key(key: str) -> str:
 
 def _slots_key(user_id: str) -> str:
     return f"devpocket:connections:{user_id}"
+
+
+def _messages_key(user_id: str) -> str:
+    return f"devpocket:messages:{user_id}"
 
 
 def _tickets_away() -> UnavailableError:

@@ -137,6 +137,7 @@ class CloseReason(StrEnum):
     ENVIRONMENT_DELETED = "environment_deleted"
     IDLE = "idle"
     EVICTED = "evicted"
+    CLOSED = "closed"
     REVOKED = "revoked"
     SHUTDOWN = "shutdown"
     LOST = "lost"
@@ -160,6 +161,7 @@ CLOSINGS: dict[CloseReason, Closing] = {
     CloseReason.ENVIRONMENT_DELETED: Closing(4404, "environment_deleted", "The environment was deleted"),
     CloseReason.IDLE: Closing(4408, "session_idle", "The session was left alone for too long"),
     CloseReason.EVICTED: Closing(4408, "session_evicted", "Newer sessions took the place of this one"),
+    CloseReason.CLOSED: Closing(4404, "session_closed", "This terminal session was closed, please open a new one"),
     CloseReason.REVOKED: Closing(4401, "session_revoked", "You were signed out, please sign in again"),
     CloseReason.SHUTDOWN: Closing(1001, "shutting_down", "The terminal service restarts, please connect again"),
     CloseReason.LOST: Closing(1011, "terminal_lost", "The connection to the shell was lost, please open a new one"),
@@ -196,6 +198,13 @@ class SessionNotFoundError(DevPocketError):
 
     def __init__(self) -> None:
         super().__init__("There is no such terminal session any more, please open a new one")
+
+
+class OwnerSilentError(UnavailableError):
+    """The replica that holds a session is said to live, and does not answer."""
+
+    def __init__(self) -> None:
+        super().__init__("The machine that holds this session does not answer right now, please try again in a moment")
 
 
 class OffsetBeyondEndError(DevPocketError):

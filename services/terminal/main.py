@@ -19,19 +19,31 @@ from libs.common.security.keys import KeySource
 from libs.runtime.fleet import Fleet, FleetExec
 from libs.runtime.port import ExecRuntime
 from services.terminal import api
+from services.terminal.api.file_addresses import STREAMED
 from services.terminal.api.state import TerminalState
-from services.terminal.cache import RedisSlots, RedisTickets
+from services.terminal.bridge.carrier import NatsCarrier
+from services.terminal.bridge.guest import Bridges
+from services.terminal.bridge.host import Host
+from services.terminal.bridge.link import LinkLimits
+from services.terminal.cache import RedisAllowance, RedisSlots, RedisTickets
+from services.terminal.control import NatsControl, answer_others
 from services.terminal.domain import CLOSINGS, CloseReason
 from services.terminal.events import subscribe_here, subscriptions
+from services.terminal.logs.feed import LogFeeds
 from services.terminal.replay import replay_target
 from services.terminal.repository import MongoClusters, MongoEnvironments, MongoSessions, MongoUsers
 from services.terminal.service.access import Access
 from services.terminal.service.accounts import Accounts
 from services.terminal.service.clusters import ClusterDrivers, MakeDriver
+from services.terminal.service.commands import Commands
 from services.terminal.service.connections import Connections
+from services.terminal.service.files import Files
+from services.terminal.service.rate import MessageRates
 from services.terminal.service.sessions import Sessions
+from services.terminal.service.shells import Shells
 from services.terminal.service.tickets import TicketDesk
 from services.terminal.service.upkeep import Upkeep, UpkeepTimes
+from services.terminal.service.work import Workbench
 from services.terminal.sessions.session import SessionLimits
 from services.terminal.settings import TerminalSettings
 from services.terminal.shutdown import draining_before_server_stops
@@ -63,7 +75,9 @@ def create_app(
                 async with asyncio.timeout(settings.terminal_shutdown_seconds):
                     await terminal.runtime.close()
 
-    app = create_service_app(platform, [*api.routers, replay_router(_SERVICE, replay_target)], lifespan)
+    app = create_service_app(
+        platform, [*api.routers, replay_router(_SERVICE, replay_target)], lifespan, streamed=STREAMED
+    )
     app.state.terminal = terminal.state
     return app
 
@@ -86,6 +100,7 @@ class Terminal:
         fleet: Fleet[ExecRuntime] = Fleet()
         self.clusters = ClusterDrivers(fleet, clusters, _driver_maker(settings, default))
         self.runtime = FleetExec(fleet, self.clusters.refresh)
+        self._logs = LogFeeds(self.runtime)
         self._store = MongoSessions(platform.database, platform.outbox.attach, utc_now)
         is_revoked = platform.revocations.is_revoked
         self._connections = Connections(is_revoked)
@@ -117,8 +132,31 @@ class Terminal:
             life_seconds=settings.ticket_life_seconds,
             is_revoked=is_revoked,
         )
+        control = NatsControl(platform.bus, answer_seconds=settings.terminal_owner_seconds)
+        carrier = NatsCarrier(platform.bus)
+        link_limits = LinkLimits(silent_seconds=settings.terminal_bridge_silent_seconds)
+        self._host = Host(carrier, self._sessions, self._connections, link_limits)
         self.state = TerminalState(
-            settings, platform.tokens, access, tickets, self._sessions, self._connections, slots, self.runtime
+            settings=settings,
+            tokens=platform.tokens,
+            access=access,
+            tickets=tickets,
+            sessions=self._sessions,
+            bridges=Bridges(carrier, control, self._store, limits=link_limits, replica_id=self._replica_id),
+            shells=Shells(self._sessions, self._store, control, replica_id=self._replica_id),
+            connections=self._connections,
+            slots=slots,
+            rates=MessageRates(RedisAllowance(platform.redis), per_second=settings.terminal_messages_per_second),
+            runtime=self.runtime,
+            logs=self._logs,
+            files=Files(
+                self.runtime, Workbench(self._connections, limit=settings.terminal_transfers_per_user, what="transfers")
+            ),
+            commands=Commands(
+                self.runtime,
+                Workbench(self._connections, limit=settings.terminal_commands_per_user, what="commands"),
+                output_bytes=settings.terminal_command_output_bytes,
+            ),
         )
         platform.revocations.on_revoked(self._upkeep.login_revoked)
         accounts = Accounts(self._users, self._store)
@@ -136,6 +174,7 @@ class Terminal:
         """Begin to work; the connections are there."""
         self.clusters.hear()
         await subscribe_here(self._platform.bus, self._upkeep)
+        await answer_others(self._platform.bus, self._sessions, self._replica_id, self._host.attach)
         self._upkeep_task = asyncio.create_task(self._upkeep.run())
 
     async def stop(self) -> None:
@@ -150,6 +189,7 @@ class Terminal:
                 await asyncio.gather(
                     self._connections.close_all(CLOSINGS[CloseReason.SHUTDOWN]), self._sessions.drain()
                 )
+                await self._logs.close()
                 await self._store.retire(self._replica_id)
         except Exception as error:
             # What is left open in the store is closed as lost by another replica, or by the next start.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from libs.common.contracts.events import EventData
+from libs.runtime.port import TerminalSize
 from services.terminal.domain import Caller, CloseReason, Closing, Cluster, Environment, SocketKind, User
 from services.terminal.protocol import Frame
 
@@ -99,6 +101,29 @@ class OpenedSession:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveSession:
+    """What only the owner of a session knows: how many are connected now, and how many bytes it has put out."""
+
+    connections: int
+    offset: int
+    last_active_at: datetime
+    size: TerminalSize
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """An open session as its user sees it; `live` is None when its owner does not answer."""
+
+    session: OpenedSession
+    live: LiveSession | None
+
+    @property
+    def is_attachable(self) -> bool:
+        """Whether somebody can connect to it now."""
+        return self.live is not None
+
+
+@dataclass(frozen=True, slots=True)
 class ClosedSession:
     """How a session ended; `exit_code` is None when the shell was ended from our side."""
 
@@ -119,6 +144,18 @@ class SessionStore(Protocol):
 
     async def closed(self, session: ClosedSession) -> None:
         """Close it with its session_closed event, once: nothing happens when it is closed already."""
+        ...
+
+    async def find_open(self, session_id: str) -> OpenedSession | None:
+        """None when there is none, or it is closed."""
+        ...
+
+    async def open_of(self, user_id: str, environment_id: str | None) -> Sequence[OpenedSession]:
+        """This user's open sessions, the newest first, at most 500; in this environment, if one is given."""
+        ...
+
+    async def living(self) -> AbstractSet[str]:
+        """The owners that had a heartbeat not too long ago."""
         ...
 
     async def told(self, session_id: str) -> None:
@@ -146,6 +183,18 @@ class SessionStore(Protocol):
         ...
 
 
+class SessionControl(Protocol):
+    """Sessions of other replicas, by asking these. Each call is bounded in time and raises OwnerSilentError."""
+
+    async def describe(self, session: OpenedSession) -> LiveSession | None:
+        """None when its owner holds it no more."""
+        ...
+
+    async def close(self, session: OpenedSession) -> bool:
+        """End the shell; False when its owner holds it no more."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """What a ticket allows, once."""
@@ -170,7 +219,7 @@ class TicketStore(Protocol):
 class ConnectionSlots(Protocol):
     """Counts the connections of each user over all replicas."""
 
-    async def take(self, user_id: str, connection_id: str) -> None:
+    async def take(self, caller: Caller, connection_id: str) -> None:
         """Raises TooManyConnectionsError."""
         ...
 
@@ -180,4 +229,12 @@ class ConnectionSlots(Protocol):
 
     async def refresh(self) -> None:
         """Keep the slots that this process holds from expiring."""
+        ...
+
+
+class Allowance(Protocol):
+    """Counts the messages of each user over all replicas."""
+
+    async def draw(self, user_id: str, wanted: int, per_second: int, capacity: int) -> int | None:
+        """Up to `wanted` messages, of `per_second` on average and `capacity` at once; None when it cannot be asked."""
         ...

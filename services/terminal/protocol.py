@@ -2,6 +2,9 @@
 
 `offset` in `output` is the offset of the first byte after its data, and in `ready` and `gap.to` that of the byte that
 comes next: whatever number a client saw last is what it resumes with.
+
+Input may be numbered, so that what is sent again after a reconnect is typed once (ADR 11): `seq` counts a client's own
+messages from 1. `ready.seq` and `ack` tell the highest that was taken.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ BINARY_SUBPROTOCOL = "devpocket.terminal.v1+binary"
 # The range of an unsigned short, which is what the kernel's winsize holds (ioctl_tty(2)).
 _MAX_SIDE = 65535
 _MAX_UTF8_TAIL = 3
+# What every client's numbers can hold.
+_LARGEST_SEQ = 2**53 - 1
 
 Frame = str | bytes
 
@@ -34,9 +39,17 @@ class FrameError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Bytes for the shell."""
+    """Bytes for the shell; `seq` numbers the client's messages from 1, None is not numbered."""
 
     data: bytes
+    seq: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InputSeq:
+    """The binary frames that follow on this connection are numbered from `seq` on."""
+
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,7 @@ class Ping:
     """Answered with `pong`."""
 
 
-ClientFrame = Input | Resize | Ping
+ClientFrame = Input | InputSeq | Resize | Ping
 
 
 def parse(frame: Frame) -> ClientFrame:
@@ -66,12 +79,14 @@ def parse(frame: Frame) -> ClientFrame:
         data = fields.get("data")
         if not isinstance(data, str):
             raise FrameError("invalid_frame", "input needs data, a string")
-        return Input(_utf8(data))
+        return Input(_utf8(data), None if fields.get("seq") is None else _seq(fields))
+    if kind == "input_seq":
+        return InputSeq(_seq(fields))
     if kind == "resize":
         return Resize(TerminalSize(_side(fields, "cols"), _side(fields, "rows")))
     if kind == "ping":
         return Ping()
-    raise FrameError("unknown_type", "The frame's type must be input, resize or ping")
+    raise FrameError("unknown_type", "The frame's type must be input, input_seq, resize or ping")
 
 
 def _json_object(text: str) -> dict[str, Any] | None:
@@ -90,15 +105,31 @@ def _utf8(text: str) -> bytes:
 
 
 def _side(fields: dict[str, Any], name: str) -> int:
-    value = fields.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_SIDE:
-        raise FrameError("invalid_size", f"{name} must be a whole number from 1 to {_MAX_SIDE}")
+    return _whole(fields.get(name), _MAX_SIDE, "invalid_size", name)
+
+
+def _seq(fields: dict[str, Any]) -> int:
+    return _whole(fields.get("seq"), _LARGEST_SEQ, "invalid_frame", "seq")
+
+
+def _whole(value: object, largest: int, code: str, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
+        raise FrameError(code, f"{name} must be a whole number from 1 to {largest}")
     return value
 
 
-def ready(session_id: str, offset: int) -> str:
-    """The first frame: which session this is, and the offset its output goes on from."""
-    return _dump({"type": "ready", "session_id": session_id, "offset": offset})
+def ready(session_id: str, offset: int, client: str, seq: int | None) -> str:
+    """The first frame: which session this is, and the offset its output goes on from.
+
+    `client` is what numbered input is counted for, `seq` the highest number taken from it; None: that is not known any
+    more, so nothing may be sent again.
+    """
+    return _dump({"type": "ready", "session_id": session_id, "offset": offset, "client": client, "seq": seq})
+
+
+def ack(seq: int) -> str:
+    """The shell's input has taken all numbered input up to `seq`, which is 0 when there was none yet."""
+    return f'{{"type":"ack","seq":{seq}}}'
 
 
 def exited(code: int) -> str:
@@ -121,16 +152,16 @@ def gap(start: int, end: int) -> str:
     return _dump({"type": "gap", "from": start, "to": end})
 
 
-def log_line(line: LogLine) -> str:
-    """A line of the workspace's log. The runtime knows no levels: standard error counts as error."""
-    return _dump(
-        {
-            "type": "log",
-            "timestamp": line.timestamp.isoformat().replace("+00:00", "Z"),
-            "level": "error" if line.stream == "stderr" else "info",
-            "message": line.message,
-            "stream": line.stream,
-        }
+def log_line(line: LogLine, offset: str) -> str:
+    """A line of the workspace's log. The runtime knows no levels: standard error counts as error.
+
+    `offset` is the line's position, which a client resumes behind.
+    """
+    timestamp = line.timestamp.isoformat().replace("+00:00", "Z")
+    level = "error" if line.stream == "stderr" else "info"
+    return (
+        f'{{"type":"log","timestamp":"{timestamp}","level":"{level}","message":{encode_basestring(line.message)},'
+        f'"stream":"{line.stream}","offset":"{offset}"}}'
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import Any
 
@@ -30,6 +31,8 @@ _SOURCE = "terminal"
 # Three heartbeats and a slow database write.
 OWNER_DEAD_AFTER_SECONDS = 30.0
 _CLOSED_KEPT_DAYS = 30
+# A bound for an answer; a replica lets a user have ten.
+_LISTED = 500
 
 
 class MongoEnvironments:
@@ -200,6 +203,20 @@ class MongoSessions:
         )
         self._outbox.poke(session.id)
 
+    async def find_open(self, session_id: str) -> OpenedSession | None:
+        """None when there is none, or it is closed."""
+        document = await self._collection.find_one({"_id": session_id, "state": "open"}, {PENDING: 0})
+        return None if document is None else _opened(document)
+
+    async def open_of(self, user_id: str, environment_id: str | None) -> Sequence[OpenedSession]:
+        """This user's open sessions, the newest first; in this environment, if one is given."""
+        wanted = {"user_id": user_id, "state": "open"}
+        if environment_id is not None:
+            wanted["environment_id"] = environment_id
+        # Ids are UUIDv7, which grow with time.
+        cursor = self._collection.find(wanted, {PENDING: 0}).sort("_id", -1).limit(_LISTED)
+        return [_opened(document) for document in await cursor.to_list(_LISTED)]
+
     async def told(self, session_id: str) -> None:
         """The bus has its session_closed event, which is its last."""
         await self._collection.update_one({"_id": session_id}, {"$set": {"told": True}})
@@ -222,11 +239,15 @@ class MongoSessions:
         """Forget the replica, so that nobody waits for it."""
         await self._replicas.delete_one({"_id": owner})
 
-    async def lost(self, limit: int) -> Sequence[OpenedSession]:
-        """Open sessions without a living owner."""
+    async def living(self) -> AbstractSet[str]:
+        """The owners with a heartbeat that is young enough."""
         alive_since = self._clock() - timedelta(seconds=OWNER_DEAD_AFTER_SECONDS)
         living = await self._replicas.find({"seen_at": {"$gte": alive_since}}, {"_id": 1}).to_list(None)
-        owners = [replica["_id"] for replica in living]
+        return {replica["_id"] for replica in living}
+
+    async def lost(self, limit: int) -> Sequence[OpenedSession]:
+        """Open sessions without a living owner."""
+        owners = list(await self.living())
         cursor = self._collection.find({"state": "open", "owner": {"$nin": owners}}).limit(limit)
         return [_opened(document) for document in await cursor.to_list(limit)]
 

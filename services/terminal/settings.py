@@ -16,7 +16,9 @@ class TerminalSettings(CommonSettings, RuntimeSettings):
     )
     ticket_life_seconds: int = Field(default=30, ge=1, description="A WebSocket ticket not used by then is void")
 
-    terminal_connections_per_user: int = Field(default=5, ge=1, description="Terminals and logs together")
+    terminal_connections_per_user: int | None = Field(
+        default=None, ge=1, description="Terminals and logs together, for everybody; unset, as many as the plan allows"
+    )
     terminal_sessions_per_user: int = Field(
         default=10, ge=1, description="Shells per replica, connected or not; beyond, the longest detached one ends"
     )
@@ -48,8 +50,27 @@ class TerminalSettings(CommonSettings, RuntimeSettings):
     terminal_message_bytes: int = Field(
         default=1024 * 1024, ge=1024, description="Largest message of a client; a larger one closes with 1009"
     )
-    terminal_messages_per_second: int = Field(
-        default=200, ge=1, description="Messages of one connection on average; twice as many at once"
+    terminal_messages_per_second: int | None = Field(
+        default=None,
+        ge=1,
+        description="Messages of a user's connections on average, twice as many at once; unset, what the plan allows",
+    )
+    terminal_owner_seconds: float = Field(
+        default=1.0, gt=0, description="How long another replica may take to answer about a session that it holds"
+    )
+    terminal_bridge_silent_seconds: float = Field(
+        default=6.0,
+        gt=0,
+        description="Between replicas: one that gives no sign of life for so long has lost its end of a connection",
+    )
+    terminal_transfers_per_user: int = Field(
+        default=8, ge=1, description="Files that a user reads, stores or deletes at the same time, per replica"
+    )
+    terminal_commands_per_user: int = Field(
+        default=4, ge=1, description="Commands without a terminal that a user runs at the same time, per replica"
+    )
+    terminal_command_output_bytes: int = Field(
+        default=1024 * 1024, ge=1024, description="Kept of a command's stdout, and as much of its stderr"
     )
     terminal_upkeep_seconds: float = Field(
         default=5.0, gt=0, description="Between heartbeats and looks for sessions that timed out"

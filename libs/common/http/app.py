@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.cors import CORSMiddleware
 
 from libs.common import mongo, redis
 from libs.common.http.health import health_router
-from libs.common.http.middleware import AnnouncedLengthMiddleware, RequestContextMiddleware, TrailingSlashMiddleware
+from libs.common.http.middleware import (
+    AnnouncedLengthMiddleware,
+    BodyLimitMiddleware,
+    RequestContextMiddleware,
+    TrailingSlashMiddleware,
+)
 from libs.common.http.openapi import with_problem_schema
 from libs.common.http.problems import add_problem_handlers, responses
 from libs.common.http.rate_limit import RateLimitMiddleware
@@ -23,10 +28,13 @@ from libs.common.version import VERSION
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
-def create_service_app(platform: Platform, routers: Sequence[APIRouter], lifespan: Lifespan) -> FastAPI:
+def create_service_app(
+    platform: Platform, routers: Sequence[APIRouter], lifespan: Lifespan, *, streamed: re.Pattern[str] | None = None
+) -> FastAPI:
     """An app with health, problem+json, request ids, limits and CORS around `routers`.
 
-    `lifespan` is the service's own; the platform is closed after it.
+    `lifespan` is the service's own; the platform is closed after it. `streamed`: paths whose routes limit bodies
+    themselves.
     """
 
     @asynccontextmanager
@@ -50,7 +58,7 @@ def create_service_app(platform: Platform, routers: Sequence[APIRouter], lifespa
     app.include_router(health_router(platform.health, VERSION))
     for router in routers:
         app.include_router(router)
-    _add_middleware(app, platform)
+    _add_middleware(app, platform, streamed)
     app.openapi = partial(_document, app.openapi)  # type: ignore[method-assign]  # the way FastAPI offers
     return app
 
@@ -59,7 +67,7 @@ def _document(generate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     return with_problem_schema(generate())
 
 
-def _add_middleware(app: FastAPI, platform: Platform) -> None:
+def _add_middleware(app: FastAPI, platform: Platform, streamed: re.Pattern[str] | None) -> None:
     """The last one added is the outermost."""
     settings = platform.settings
     if settings.rate_limit_global:
@@ -69,8 +77,8 @@ def _add_middleware(app: FastAPI, platform: Platform) -> None:
             tokens=platform.tokens,
             limit=settings.rate_limit_global,
         )
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body_bytes)
-    app.add_middleware(AnnouncedLengthMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, streamed=streamed)
+    app.add_middleware(AnnouncedLengthMiddleware, max_bytes=settings.max_body_bytes, streamed=streamed)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -10,6 +10,7 @@ import time
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from libs.common.context import Cause, acting
@@ -92,15 +93,17 @@ class AnnouncedLengthMiddleware:
     """Answers 413 as a problem to a Content-Length above `max_bytes`.
 
     Bodies of unknown length are counted by Starlette's own limit, whose answer to an announced length is plain text.
+    `streamed`: paths that are left alone, because their routes take bodies in pieces and limit them themselves.
     """
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, streamed: re.Pattern[str] | None = None) -> None:
         self.app = app
         self.max_bytes = max_bytes
+        self.streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry."""
-        if scope["type"] == "http":
+        if scope["type"] == "http" and not _matches(self.streamed, scope):
             announced = Headers(scope=scope).get("content-length", "")
             if announced.isdigit() and int(announced) > self.max_bytes:
                 detail = f"The body is larger than the {self.max_bytes} bytes allowed"
@@ -109,3 +112,22 @@ class AnnouncedLengthMiddleware:
                 await answer(scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+
+class BodyLimitMiddleware(RequestBodyLimitMiddleware):
+    """Starlette's limit of what arrives. `streamed` as above."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int, streamed: re.Pattern[str] | None = None) -> None:
+        super().__init__(app, max_bytes)
+        self.streamed = streamed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] == "http" and _matches(self.streamed, scope):
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _matches(paths: re.Pattern[str] | None, scope: Scope) -> bool:
+    return paths is not None and paths.fullmatch(scope["path"]) is not None

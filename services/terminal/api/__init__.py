@@ -1,5 +1,6 @@
 """HTTP and WebSocket routes."""
 
-from services.terminal.api import logs, nowhere, terminal, tickets
+from services.terminal.api import files, logs, nowhere, sessions, terminal, tickets
+from services.terminal.api.exec import router as exec_router
 
-routers = [tickets.router, terminal.router, logs.router, nowhere.router]
+routers = [tickets.router, exec_router, files.router, sessions.router, terminal.router, logs.router, nowhere.router]

@@ -102,7 +102,7 @@ async def admit(websocket: WebSocket, state: TerminalState, environment_id: str,
 async def slot(state: TerminalState, caller: Caller) -> AsyncIterator[None]:
     """One of the connections a user may have. Raises TooManyConnectionsError."""
     connection_id = new_id()
-    await state.slots.take(caller.user_id, connection_id)
+    await state.slots.take(caller, connection_id)
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from services.terminal.api.channel import SocketChannel, receive
 from services.terminal.api.handshake import RefusedError, admit, parse_query, refusing, slot
 from services.terminal.api.state import terminal_state
 from services.terminal.domain import SocketKind
+from services.terminal.logs.position import Position
 from services.terminal.protocol import FrameError, Ping
 from services.terminal.schemas import LogsQuery
 from services.terminal.service.logs import LogQuery, LogViewer
@@ -35,7 +36,7 @@ async def logs(websocket: WebSocket, environment_id: str) -> None:
                 await stack.enter_async_context(slot(state, caller))
         except RefusedError:
             return
-        viewer = LogViewer(state.runtime, SocketChannel(websocket), environment, caller, query)
+        viewer = LogViewer(state.logs, SocketChannel(websocket), environment, caller, query)
         stack.enter_context(state.connections.holding(viewer))
         await websocket.accept()
         await _serve(websocket, viewer)
@@ -43,6 +44,8 @@ async def logs(websocket: WebSocket, environment_id: str) -> None:
 
 def _query(websocket: WebSocket) -> LogQuery:
     query = parse_query(websocket, LogsQuery)
+    if query.offset is not None:
+        return LogQuery(follow=query.follow, after=Position.parse(query.offset))
     tail = _DEFAULT_TAIL if query.tail is None and query.since is None else query.tail
     return LogQuery(follow=query.follow, tail=tail, since=query.since)
 

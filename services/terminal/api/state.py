@@ -8,10 +8,16 @@ from starlette.requests import HTTPConnection
 
 from libs.common.security.tokens import TokenVerifier
 from libs.runtime.port import ExecRuntime
+from services.terminal.bridge.guest import Bridges
+from services.terminal.logs.feed import LogFeeds
 from services.terminal.ports import ConnectionSlots
 from services.terminal.service.access import Access
+from services.terminal.service.commands import Commands
 from services.terminal.service.connections import Connections
+from services.terminal.service.files import Files
+from services.terminal.service.rate import MessageRates
 from services.terminal.service.sessions import Sessions
+from services.terminal.service.shells import Shells
 from services.terminal.service.tickets import TicketDesk
 from services.terminal.settings import TerminalSettings
 
@@ -25,9 +31,15 @@ class TerminalState:
     access: Access
     tickets: TicketDesk
     sessions: Sessions
+    bridges: Bridges
+    shells: Shells
     connections: Connections
     slots: ConnectionSlots
+    rates: MessageRates
     runtime: ExecRuntime
+    logs: LogFeeds
+    files: Files
+    commands: Commands
 
 
 def terminal_state(connection: HTTPConnection) -> TerminalState:

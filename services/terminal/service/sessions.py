@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 
 import structlog
 
@@ -26,7 +27,7 @@ from services.terminal.domain import (
     SessionNotFoundError,
     ShuttingDownError,
 )
-from services.terminal.ports import ClosedSession, Environments, OpenedSession, SessionStore
+from services.terminal.ports import ClosedSession, Environments, LiveSession, OpenedSession, SessionStore
 from services.terminal.sessions.session import SessionLimits, TerminalSession
 
 # Hang-up, kill, terminate: a shell that one of these has ended may have been ended with its environment, and the event
@@ -97,7 +98,7 @@ class Sessions:
         except BaseException:
             await stream.close()
             raise
-        session = TerminalSession(session_id, environment, caller, stream, self._limits)
+        session = TerminalSession(session_id, environment, caller, stream, self._limits, size=size)
         self._sessions[session_id] = session
         self._supervisors[session_id] = asyncio.create_task(self._supervise(session))
         if self._draining:
@@ -119,6 +120,26 @@ class Sessions:
         ):
             raise SessionNotFoundError
         return session
+
+    def describe(self, session_id: str) -> LiveSession | None:
+        """What its user may want to know; None for a session that is over, or not of this replica."""
+        session = self._sessions.get(session_id)
+        if session is None or session.ending is not None or session.exit_code is not None:
+            return None
+        return LiveSession(
+            connections=len(session.attachments),
+            offset=session.ring.end,
+            last_active_at=self._clock() - timedelta(seconds=session.idle_for),
+            size=session.size,
+        )
+
+    def close(self, session_id: str) -> bool:
+        """End this shell, as its user wishes; False when this replica holds it no more."""
+        session = self._sessions.get(session_id)
+        if session is None or session.ending is not None or session.exit_code is not None:
+            return False
+        self._end(session, CloseReason.CLOSED)
+        return True
 
     def forget_if_over(self, session: TerminalSession) -> None:
         """A client has seen the exit code: nobody will come back for more."""

@@ -44,10 +44,15 @@ class Attachment:
         caller: Caller,
         environment_id: str,
         mode: Mode,
+        client: str,
+        seq: int | None,
         offset: int,
         hello: Frame,
     ) -> None:
+        """`seq`: the highest number of its client's input taken so far, as `hello` says it."""
         self.caller = caller
+        self.client = client
+        self.seq = seq
         self.environment_id = environment_id
         self.mode = mode
         self.position = offset
@@ -57,6 +62,7 @@ class Attachment:
         self._codec = codec
         self._answers: deque[Frame] = deque([hello])
         self._undelivered: Counter[tuple[str, str]] = Counter()
+        self._ack: int | None = None
         self._closing: Closing | None = None
         self._sending_since: float | None = None
         self._task: asyncio.Task[object] | None = None
@@ -80,6 +86,11 @@ class Attachment:
     def undelivered(self, code: str, why: str) -> None:
         """Tell the client that a message of its was dropped; several are told in one frame."""
         self._undelivered[code, why] += 1
+        self._wake.set()
+
+    def acknowledge(self, seq: int) -> None:
+        """Tell the client that its numbered input was taken up to `seq`; the newest of several is told."""
+        self._ack = seq
         self._wake.set()
 
     def close(self, closing: Closing) -> None:
@@ -111,6 +122,8 @@ class Attachment:
             await self._send(self._answers.popleft())
         elif self._undelivered:
             await self._send_undelivered()
+        elif self._ack is not None:
+            await self._send_ack(self._ack)
         elif not await self._send_output():
             if self._source.exit_code is not None:
                 await self._finish(self._source.exit_code)
@@ -120,7 +133,8 @@ class Attachment:
 
     async def _send_output(self) -> bool:
         ring = self._source.ring
-        if self.position < ring.start:
+        # Again: the ring may have moved on while the gap was being sent.
+        while self.position < ring.start:
             await self._send_gap(ring)
         if self.position == ring.end:
             return False
@@ -144,6 +158,11 @@ class Attachment:
         (code, why), count = self._undelivered.popitem()
         what = "A message was" if count == 1 else f"{count} messages were"
         await self._send(protocol.error(code, f"{what} not delivered: {why}"))
+
+    async def _send_ack(self, seq: int) -> None:
+        # Before the send: what is taken while it waits is a new one.
+        self._ack = None
+        await self._send(protocol.ack(seq))
 
     async def _finish(self, exit_code: int) -> None:
         await self._send(protocol.exited(exit_code))

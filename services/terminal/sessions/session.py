@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import structlog
 
+from libs.common.ids import new_id
 from libs.runtime.port import DriverError, ExecStream, TerminalSize
 from services.terminal import protocol
 from services.terminal.domain import (
@@ -22,7 +24,9 @@ from services.terminal.domain import (
 from services.terminal.ports import Channel
 from services.terminal.protocol import Codec
 from services.terminal.sessions.attachment import Attachment
+from services.terminal.sessions.ledger import InputLedger, Place
 from services.terminal.sessions.ring import Ring
+from services.terminal.sessions.window import Window
 
 _READ_BYTES = 64 * 1024
 _CLOSE_STREAM_SECONDS = 2.0
@@ -43,6 +47,15 @@ class SessionLimits:
     detached_bytes_per_second: int
 
 
+class Typed(Enum):
+    """What became of input. REPEATED: it was taken before, and is not typed again."""
+
+    TAKEN = auto()
+    REPEATED = auto()
+    OVERFLOW = auto()
+    GAP = auto()
+
+
 class TerminalSession:
     """Reads its shell only as fast as somebody takes the output.
 
@@ -55,7 +68,14 @@ class TerminalSession:
     """
 
     def __init__(
-        self, session_id: str, environment: Environment, caller: Caller, stream: ExecStream, limits: SessionLimits
+        self,
+        session_id: str,
+        environment: Environment,
+        caller: Caller,
+        stream: ExecStream,
+        limits: SessionLimits,
+        *,
+        size: TerminalSize,
     ) -> None:
         self.id = session_id
         self.environment_id = environment.id
@@ -71,11 +91,14 @@ class TerminalSession:
         self._left_at = self._loop.time()
         self._left_position = 0
         self._unpaced_bytes = 0
-        self._wrote_at = self._left_at
+        self._wrote_at = self._typed_at = self._left_at
         self._room = asyncio.Event()
         self._input: list[bytes] = []
         self._input_bytes = 0
         self._input_ready = asyncio.Event()
+        self._ledger = InputLedger(self._is_connected)
+        self._window = Window(size, self._resize)
+        self._fitting: asyncio.Task[None] | None = None
         self._pumping = asyncio.create_task(self._pump())
         self._typing = asyncio.create_task(self._type())
 
@@ -89,14 +112,35 @@ class TerminalSession:
         """For how many seconds nobody has been connected; 0.0 while somebody is."""
         return 0.0 if self._attachments else self._loop.time() - self._left_at
 
-    def attach(self, channel: Channel, codec: Codec, *, caller: Caller, mode: Mode, offset: int | None) -> Attachment:
+    @property
+    def idle_for(self) -> float:
+        """For how many seconds nothing was typed nor put out."""
+        return self._loop.time() - max(self._wrote_at, self._typed_at)
+
+    @property
+    def size(self) -> TerminalSize:
+        """Of the shell's window."""
+        return self._window.size
+
+    def attach(
+        self,
+        channel: Channel,
+        codec: Codec,
+        *,
+        caller: Caller,
+        mode: Mode,
+        offset: int | None,
+        client: str | None = None,
+    ) -> Attachment:
         """A connection that gets the output from `offset`, by default from the oldest byte still held.
 
-        Raises OffsetBeyondEndError.
+        Numbered input is counted for `client`, by default for this connection alone. Raises OffsetBeyondEndError.
         """
         start = self.ring.start if offset is None else offset
         if start > self.ring.end:
             raise OffsetBeyondEndError(start, self.ring.end)
+        seq = 0 if client is None else self._seq_told(client)
+        client = client or new_id()
         attachment = Attachment(
             self,
             channel,
@@ -104,8 +148,10 @@ class TerminalSession:
             caller=caller,
             environment_id=self.environment_id,
             mode=mode,
+            client=client,
+            seq=seq,
             offset=start,
-            hello=protocol.ready(self.id, start),
+            hello=protocol.ready(self.id, start, client, seq),
         )
         self._attachments.add(attachment)
         if self.ending is not None:
@@ -120,6 +166,8 @@ class TerminalSession:
             self._left_at = self._loop.time()
             self._left_position = attachment.position
         self._room.set()
+        if self._window.left(attachment):
+            self._fitting = asyncio.create_task(self._window.fit())
 
     def forget_burst(self) -> None:
         """Shrink the ring to its quiet size once output has rested long enough for clients to have received it."""
@@ -134,15 +182,28 @@ class TerminalSession:
         """Input for the shell; False when it is dropped because the shell has not taken what came before."""
         if self._input_bytes and self._input_bytes + len(data) > self._limits.input_bytes:
             return False
+        self._typed_at = self._loop.time()
         self._input.append(data)
         self._input_bytes += len(data)
         self._input_ready.set()
         return True
 
-    async def resize(self, size: TerminalSize) -> None:
-        """Set the window size; the last one wins. Nothing happens when the shell is gone."""
-        with contextlib.suppress(OSError, DriverError):
-            await self._stream.resize(size)
+    def taken_from(self, client: str) -> int:
+        """The highest number of this client's input that was taken, as far as it is remembered."""
+        return self._ledger.taken(client)
+
+    def type_numbered(self, client: str, seq: int, data: bytes) -> tuple[Typed, int]:
+        """Input that is typed only if it is the next of this client's; and the highest number taken by now."""
+        place = self._ledger.place(client, seq)
+        if place is Place.NEXT and (not data or self.type(data)):
+            self._ledger.take(client, seq)
+            return Typed.TAKEN, seq
+        typed = {Place.NEXT: Typed.OVERFLOW, Place.TAKEN: Typed.REPEATED, Place.GAP: Typed.GAP}[place]
+        return typed, self._ledger.taken(client)
+
+    async def active(self, attachment: Attachment, size: TerminalSize | None = None) -> None:
+        """This connection types, or has a window of this size now: the shell's window becomes like its own."""
+        await self._window.active(attachment, size)
 
     def end(self, reason: CloseReason) -> None:
         """Tell every connection why, and let `run` return."""
@@ -172,14 +233,26 @@ class TerminalSession:
 
     async def close(self) -> None:
         """End the shell with everything it started. Attachments are left to themselves."""
-        self._pumping.cancel()
-        self._typing.cancel()
-        await asyncio.gather(self._pumping, self._typing, return_exceptions=True)
+        tasks = [self._pumping, self._typing, *([self._fitting] if self._fitting is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(_CLOSE_STREAM_SECONDS):
                 await self._stream.close()
         except Exception as error:
             log.warning("terminal stream not closed cleanly", session_id=self.id, error=repr(error))
+
+    def _seq_told(self, client: str) -> int | None:
+        return None if self._ledger.may_have_forgotten(client) else self._ledger.taken(client)
+
+    async def _resize(self, size: TerminalSize) -> None:
+        # When the shell is gone, nobody needs its window.
+        with contextlib.suppress(OSError, DriverError):
+            await self._stream.resize(size)
+
+    def _is_connected(self, client: str) -> bool:
+        return any(attachment.client == client for attachment in self._attachments)
 
     async def _pump(self) -> None:
         while data := await self._stream.read(_READ_BYTES):

@@ -22,6 +22,10 @@ ROUTES = [
     ("/api/v1/environments", "envs"),
     ("/api/v1/environments/7/start", "envs"),
     ("/api/v1/environments/7/events", "envs"),
+    ("/api/v1/environments/7/files", "terminal"),
+    ("/api/v1/environments/7/files/src/main.py", "terminal"),
+    ("/api/v1/environments/7/exec", "terminal"),
+    ("/api/v1/environments/7/filesystem", "envs"),
     ("/api/v1/templates", "envs"),
     ("/api/v1/admin/events", "envs"),
     ("/api/v1/admin/replays/auth", "auth"),
@@ -74,6 +78,11 @@ class TestRouting:
 
     def test_a_body_above_10_mb_is_refused(self, http: httpx.Client) -> None:
         assert_problem(http.post("/api/v1/environments", content=b"x" * 11_000_000), 413, "content_too_large")
+
+    def test_a_file_may_be_larger(self, http: httpx.Client) -> None:
+        answer = http.post("/api/v1/environments/7/files/f", content=b"x" * 12_000_000).json()
+        assert (answer["service"], answer["body_bytes"]) == ("terminal", 12_000_000)
+        assert_problem(http.post("/api/v1/environments/7/exec", content=b"x" * 12_000_000), 413, "content_too_large")
 
     def test_replicas_share_the_work(self, http: httpx.Client) -> None:
         pids = {http.get("/api/v1/ws/tickets").json()["pid"] for _ in range(8)}

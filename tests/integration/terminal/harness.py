@@ -301,7 +301,6 @@ def terminal_settings(backend: Servers, **changes: Any) -> TerminalSettings:
         "rate_limit_auth": "",
         "log_level": "WARNING",
         "allowed_origins": "https://app.example",
-        "terminal_connections_per_user": 5,
         "terminal_upkeep_seconds": 0.1,
         **changes,
     }

@@ -9,6 +9,7 @@ import json
 import pytest
 from websockets.asyncio.client import connect
 
+from libs.common.contracts.identity import PLAN_LIMITS, Plan
 from libs.common.ids import new_id
 from services.terminal.protocol import BINARY_SUBPROTOCOL
 from tests.integration.terminal.harness import TIMEOUT_S, Service
@@ -154,7 +155,8 @@ class TestLimits:
     async def test_messages_over_the_rate_are_dropped_and_the_client_is_told_how_many(
         self, service: Service, environment_id: str, token: str
     ) -> None:
-        sent = 3 * service.settings.terminal_messages_per_second
+        allowed = PLAN_LIMITS[Plan.FREE].messages_per_second
+        sent = 3 * allowed
         async with service.shell(environment_id, token) as shell:
             for _ in range(sent):
                 await shell.send(type="ping")
@@ -166,7 +168,9 @@ class TestLimits:
                     words = [frame["message"].split()[0] for frame in shell.frames if frame["type"] == "error"]
                     told = sum(1 if word == "A" else int(word) for word in words)
             assert told > 0
-            assert pongs >= 2 * service.settings.terminal_messages_per_second - 64
+            assert pongs >= 2 * allowed - 64
+            message = next(frame["message"] for frame in shell.frames if frame["type"] == "error")
+            assert f"at most {allowed} messages a second" in message
 
     async def test_input_that_the_shell_does_not_take_is_bounded_and_the_client_is_told(
         self, service: Service, environment_id: str, token: str
@@ -195,6 +199,18 @@ class TestModes:
             for shell in (one, two):
                 assert (await shell.frame("exit"))["code"] == 5
                 assert await shell.closed() == 1000
+
+    async def test_the_window_is_that_of_the_writer_who_was_active_last(
+        self, service: Service, environment_id: str, token: str
+    ) -> None:
+        async with service.shell(environment_id, token, cols=200, rows=60) as laptop:
+            async with service.shell(environment_id, token, session=laptop.session_id, cols=40, rows=20) as phone:
+                await phone.run("stty size", "20 40")
+                await laptop.run("stty size", "60 200")
+                await phone.send(type="resize", cols=20, rows=40)
+                await phone.run("while :; do stty size; sleep 0.05; done", "40 20")
+            # The phone has left, and nobody types.
+            await laptop.expect("60 200")
 
     async def test_a_watcher_sees_everything_and_types_nothing(
         self, service: Service, environment_id: str, token: str

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from libs.runtime.port import TerminalSize
 from services.terminal import protocol
-from services.terminal.protocol import BinaryCodec, FrameError, Input, JsonCodec, Ping, Resize
+from services.terminal.protocol import BinaryCodec, FrameError, Input, InputSeq, JsonCodec, Ping, Resize
 
 
 class TestParse:
@@ -21,6 +21,9 @@ class TestParse:
             ('{"type":"input","data":"ls\\n"}', Input(b"ls\n")),
             (' \n{"type":"input","data":"é"}', Input("é".encode())),
             ('{"type":"input","data":"\\ud83d"}', Input(b"?")),
+            ('{"type":"input","data":"x","seq":1}', Input(b"x", 1)),
+            ('{"type":"input","data":"x","seq":null}', Input(b"x")),
+            ('{"type":"input_seq","seq":9007199254740991}', InputSeq(2**53 - 1)),
             ('{"type":"resize","cols":80,"rows":24}', Resize(TerminalSize(80, 24))),
             ('{"type":"resize","cols":65535,"rows":1}', Resize(TerminalSize(65535, 1))),
             ('{"type":"ping"}', Ping()),
@@ -35,10 +38,17 @@ class TestParse:
             (b"\x00\xff", Input(b"\x00\xff")),
             (b'{"type":"ping"}', Input(b'{"type":"ping"}')),
         ],
-        ids=range(16),
+        ids=range(19),
     )
     def test_what_a_client_may_send(self, frame: str | bytes, parsed: object) -> None:
         assert protocol.parse(frame) == parsed
+
+    @pytest.mark.parametrize("seq", [0, -1, 2**53, 1.0, "1", True, [1]])
+    @pytest.mark.parametrize("kind", ["input", "input_seq"])
+    def test_a_number_that_counts_no_messages_is_refused(self, kind: str, seq: object) -> None:
+        with pytest.raises(FrameError) as refused:
+            protocol.parse(json.dumps({"type": kind, "data": "x", "seq": seq}))
+        assert refused.value.code == "invalid_frame"
 
     @given(st.text())
     def test_any_text_is_input_or_a_frame_error(self, text: str) -> None:
@@ -47,9 +57,11 @@ class TestParse:
         except FrameError:
             assert isinstance(json.loads(text), dict)
         else:
-            assert isinstance(parsed, Input | Resize | Ping)
+            assert isinstance(parsed, Input | InputSeq | Resize | Ping)
 
-    @given(st.dictionaries(st.sampled_from(["type", "data", "cols", "rows"]), st.none() | st.integers() | st.text()))
+    @given(
+        st.dictionaries(st.sampled_from(["type", "data", "seq", "cols", "rows"]), st.none() | st.integers() | st.text())
+    )
     def test_any_object_is_understood_or_refused(self, fields: dict[str, Any]) -> None:
         code = None
         try:
