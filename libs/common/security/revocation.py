@@ -36,6 +36,7 @@ _KEY = "devpocket:revoked_sessions"
 _CHANNEL = "devpocket:revocations"
 _CONFIRMATIONS = "devpocket:revocation_confirmed:"
 _CONFIRMATIONS_LIVE_S = 10
+_CANCEL_AGAIN_S = 0.1
 _LISTEN_AGAIN_S = 0.5
 
 log = structlog.get_logger(__name__)
@@ -136,10 +137,13 @@ class Revocations:
 
     async def stop(self) -> None:
         """Stop listening and refreshing."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        stopping = set(self._tasks)
         self._tasks = []
+        while stopping:
+            for task in stopping:
+                task.cancel()
+            # Again: one that comes just as the Redis client's own time-out begins or ends is lost.
+            _, stopping = await asyncio.wait(stopping, timeout=_CANCEL_AGAIN_S)
 
     async def _refresh_forever(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -57,6 +58,13 @@ async def test_a_process_that_starts_later_learns_it_from_the_set(server: LocalS
     late = Revocations(client(server), token_life_s=60.0)
     await late.load()
     assert late.is_revoked("s1")
+
+
+async def test_stopping_comes_to_an_end_whatever_is_going_on(server: LocalServer) -> None:
+    async with asyncio.timeout(30):
+        for number in range(100):
+            async with listening(server, count=1) as (process,):
+                await process.store([f"s{number}"])
 
 
 async def test_an_expired_revocation_is_forgotten(server: LocalServer) -> None:
