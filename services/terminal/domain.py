@@ -166,6 +166,7 @@ CLOSINGS: dict[CloseReason, Closing] = {
     CloseReason.SHUTDOWN: Closing(1001, "shutting_down", "The terminal service restarts, please connect again"),
     CloseReason.LOST: Closing(1011, "terminal_lost", "The connection to the shell was lost, please open a new one"),
 }
+MOVED = Closing(1001, "session_moved", "Your terminal is served from elsewhere now, please connect again")
 STALLED = Closing(4408, "client_stalled", "The connection took no data for too long, please connect again")
 TOO_LARGE = Closing(1009, "message_too_large", "The message is larger than allowed")
 

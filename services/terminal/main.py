@@ -17,6 +17,7 @@ from libs.common.ids import new_id
 from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
 from libs.runtime.fleet import Fleet, FleetExec
+from libs.runtime.holder.held import HoldTerms
 from libs.runtime.port import ExecRuntime
 from services.terminal import api
 from services.terminal.api.file_addresses import STREAMED
@@ -41,6 +42,8 @@ from services.terminal.service.files import Files
 from services.terminal.service.rate import MessageRates
 from services.terminal.service.sessions import Sessions
 from services.terminal.service.shells import Shells
+from services.terminal.service.starting import ShellStarter
+from services.terminal.service.takeovers import Takeovers
 from services.terminal.service.tickets import TicketDesk
 from services.terminal.service.upkeep import Upkeep, UpkeepTimes
 from services.terminal.service.work import Workbench
@@ -104,8 +107,9 @@ class Terminal:
         self._store = MongoSessions(platform.database, platform.outbox.attach, utc_now)
         is_revoked = platform.revocations.is_revoked
         self._connections = Connections(is_revoked)
+        starter = ShellStarter(self.runtime, _terms(settings) if settings.terminal_hold_shells else None)
         self._sessions = Sessions(
-            self.runtime,
+            starter,
             self._store,
             self._environments,
             limits=_limits(settings),
@@ -114,6 +118,7 @@ class Terminal:
             clock=utc_now,
             is_revoked=is_revoked,
         )
+        takeovers = Takeovers(self._sessions, self._store, self._environments, starter, replica_id=self._replica_id)
         access = Access(self._environments, grace_seconds=settings.read_model_grace_seconds)
         slots = RedisSlots(platform.redis, limit=settings.terminal_connections_per_user)
         self._upkeep = Upkeep(
@@ -123,6 +128,7 @@ class Terminal:
             self._environments,
             slots,
             users=self._users,
+            takeovers=takeovers,
             replica_id=self._replica_id,
             times=_times(settings),
         )
@@ -142,8 +148,9 @@ class Terminal:
             access=access,
             tickets=tickets,
             sessions=self._sessions,
-            bridges=Bridges(carrier, control, self._store, limits=link_limits, replica_id=self._replica_id),
-            shells=Shells(self._sessions, self._store, control, replica_id=self._replica_id),
+            bridges=Bridges(carrier, control, limits=link_limits),
+            shells=Shells(self._sessions, self._store, control, takeovers, replica_id=self._replica_id),
+            takeovers=takeovers,
             connections=self._connections,
             slots=slots,
             rates=MessageRates(RedisAllowance(platform.redis), per_second=settings.terminal_messages_per_second),
@@ -214,6 +221,19 @@ def _limits(settings: TerminalSettings) -> SessionLimits:
         input_bytes=2 * settings.terminal_message_bytes,
         hold_seconds=settings.terminal_hold_seconds,
         detached_bytes_per_second=settings.terminal_detached_bytes_per_second,
+    )
+
+
+def _terms(settings: TerminalSettings) -> HoldTerms:
+    """The same bounds inside the workspace as here."""
+    limits = _limits(settings)
+    return HoldTerms(
+        quiet_bytes=limits.ring_bytes,
+        burst_bytes=limits.burst_bytes,
+        window_bytes=limits.window_bytes,
+        hold_seconds=limits.hold_seconds,
+        keep_seconds=settings.terminal_detached_seconds,
+        bytes_per_second=limits.detached_bytes_per_second,
     )
 
 

@@ -91,13 +91,20 @@ class Clusters(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OpenedSession:
-    """A shell that was started. `owner` is the replica that holds it."""
+    """A shell that was started. `owner` is the replica that serves it, `login_id` what it was opened with.
+
+    `is_held`: it outlives its owner, so another replica can take it over.
+    """
 
     id: str
     environment_id: str
     user_id: str
     owner: str
     opened_at: datetime
+    login_id: str = ""
+    generation: int = 0
+    is_held: bool = False
+    is_closed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,7 @@ class Shell:
     @property
     def is_attachable(self) -> bool:
         """Whether somebody can connect to it now."""
-        return self.live is not None
+        return self.live is not None or self.session.is_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +153,12 @@ class SessionStore(Protocol):
         """Close it with its session_closed event, once: nothing happens when it is closed already."""
         ...
 
-    async def find_open(self, session_id: str) -> OpenedSession | None:
-        """None when there is none, or it is closed."""
+    async def find(self, session_id: str) -> OpenedSession | None:
+        """Also one that is closed, for some days."""
+        ...
+
+    async def claim(self, session: OpenedSession, owner: str) -> OpenedSession | None:
+        """Make this replica its owner; None when it is closed, or not its last owner's any more."""
         ...
 
     async def open_of(self, user_id: str, environment_id: str | None) -> Sequence[OpenedSession]:

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from datetime import timedelta
 from typing import Any
 
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from libs.common.clock import Clock
@@ -169,6 +170,9 @@ class MongoSessions:
                 "environment_id": session.environment_id,
                 "user_id": session.user_id,
                 "owner": session.owner,
+                "login_id": session.login_id,
+                "generation": session.generation,
+                "is_held": session.is_held,
                 "state": "open",
                 "opened_at": session.opened_at,
                 PENDING: pending([_event(event, session.environment_id)]),
@@ -203,9 +207,19 @@ class MongoSessions:
         )
         self._outbox.poke(session.id)
 
-    async def find_open(self, session_id: str) -> OpenedSession | None:
-        """None when there is none, or it is closed."""
-        document = await self._collection.find_one({"_id": session_id, "state": "open"}, {PENDING: 0})
+    async def find(self, session_id: str) -> OpenedSession | None:
+        """Also one that is closed, for as long as that is kept."""
+        document = await self._collection.find_one({"_id": session_id}, {PENDING: 0})
+        return None if document is None else _opened(document)
+
+    async def claim(self, session: OpenedSession, owner: str) -> OpenedSession | None:
+        """Make this replica its owner; None when it is closed, or not its last owner's any more."""
+        document = await self._collection.find_one_and_update(
+            {"_id": session.id, "state": "open", "owner": session.owner},
+            {"$set": {"owner": owner}},
+            projection={PENDING: 0},
+            return_document=ReturnDocument.AFTER,
+        )
         return None if document is None else _opened(document)
 
     async def open_of(self, user_id: str, environment_id: str | None) -> Sequence[OpenedSession]:
@@ -271,6 +285,10 @@ def _opened(document: Mapping[str, Any]) -> OpenedSession:
         user_id=document["user_id"],
         owner=document["owner"],
         opened_at=document["opened_at"],
+        login_id=document.get("login_id", ""),
+        generation=document.get("generation", 0),
+        is_held=document.get("is_held", False),
+        is_closed=document["state"] != "open",
     )
 
 

@@ -22,6 +22,10 @@ class TerminalSettings(CommonSettings, RuntimeSettings):
     terminal_sessions_per_user: int = Field(
         default=10, ge=1, description="Shells per replica, connected or not; beyond, the longest detached one ends"
     )
+    terminal_hold_shells: bool = Field(
+        default=True,
+        description="A small program inside the workspace holds its shells, so that they outlive this service",
+    )
     terminal_detached_seconds: float = Field(
         default=600.0, gt=0, description="How long a shell lives without a connection"
     )

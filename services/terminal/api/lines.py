@@ -13,8 +13,10 @@ from libs.runtime.port import TerminalSize
 from services.terminal import protocol
 from services.terminal.api.channel import SocketChannel
 from services.terminal.api.state import TerminalState
+from services.terminal.bridge.guest import Guest
 from services.terminal.bridge.wire import Wish
-from services.terminal.domain import Caller, Closing, Environment, Mode, SessionNotFoundError
+from services.terminal.domain import Caller, Closing, Environment, Mode, OwnerSilentError
+from services.terminal.ports import OpenedSession
 from services.terminal.protocol import BINARY_SUBPROTOCOL, Frame
 from services.terminal.schemas import TerminalQuery
 from services.terminal.sessions.attachment import Attachment
@@ -81,13 +83,23 @@ async def line_to_session(
     Raises what opening, finding and joining a session raise.
     """
     wish = _wish(websocket, environment, caller, query)
-    session = await _session_here(state, environment, caller, query)
-    if session is not None:
-        async with _direct(websocket, state, session, wish) as line:
-            yield line
+    if query.session is None:
+        found: TerminalSession | OpenedSession = await state.sessions.open(caller, environment, _size(query))
     else:
-        async with _bridged(websocket, state, query.session or "", wish) as line:
-            yield line
+        found = await state.takeovers.find(caller, environment.id, query.session)
+    if isinstance(found, OpenedSession):
+        try:
+            guest = await state.bridges.join(found, wish, SocketChannel(websocket))
+        except OwnerSilentError:
+            if not found.is_held or found.is_closed:
+                raise
+            found = await state.takeovers.adopt(found)
+        else:
+            async with _bridged(state, guest) as line:
+                yield line
+            return
+    async with _direct(websocket, state, found, wish) as line:
+        yield line
 
 
 def is_binary(websocket: WebSocket) -> bool:
@@ -106,17 +118,6 @@ def _wish(websocket: WebSocket, environment: Environment, caller: Caller, query:
         client=query.client,
         size=_size(query) if query.cols or query.rows else None,
     )
-
-
-async def _session_here(
-    state: TerminalState, environment: Environment, caller: Caller, query: TerminalQuery
-) -> TerminalSession | None:
-    """None when this replica does not hold it."""
-    if query.session is None:
-        return await state.sessions.open(caller, environment, _size(query))
-    with contextlib.suppress(SessionNotFoundError):
-        return state.sessions.find(caller, environment.id, query.session)
-    return None
 
 
 def _size(query: TerminalQuery) -> TerminalSize:
@@ -145,8 +146,7 @@ async def _direct(
 
 
 @contextlib.asynccontextmanager
-async def _bridged(websocket: WebSocket, state: TerminalState, session_id: str, wish: Wish) -> AsyncIterator[Line]:
-    guest = await state.bridges.join(session_id, wish, SocketChannel(websocket))
+async def _bridged(state: TerminalState, guest: Guest) -> AsyncIterator[Line]:
     try:
         with state.connections.holding(guest):
             yield guest

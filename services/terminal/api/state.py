@@ -18,6 +18,7 @@ from services.terminal.service.files import Files
 from services.terminal.service.rate import MessageRates
 from services.terminal.service.sessions import Sessions
 from services.terminal.service.shells import Shells
+from services.terminal.service.takeovers import Takeovers
 from services.terminal.service.tickets import TicketDesk
 from services.terminal.settings import TerminalSettings
 
@@ -33,6 +34,7 @@ class TerminalState:
     sessions: Sessions
     bridges: Bridges
     shells: Shells
+    takeovers: Takeovers
     connections: Connections
     slots: ConnectionSlots
     rates: MessageRates

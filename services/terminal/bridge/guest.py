@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import structlog
 
@@ -20,7 +19,7 @@ from services.terminal.domain import (
     SessionNotFoundError,
     ShuttingDownError,
 )
-from services.terminal.ports import Channel, ChannelClosedError, SessionStore
+from services.terminal.ports import Channel, ChannelClosedError, OpenedSession
 from services.terminal.protocol import Frame
 
 BRIDGE_LOST = Closing(
@@ -131,65 +130,39 @@ class Guest:
 class Bridges:
     """Connections from here to sessions of other replicas."""
 
-    def __init__(
-        self, carrier: Carrier, owners: Owners, store: SessionStore, *, limits: LinkLimits, replica_id: str
-    ) -> None:
+    def __init__(self, carrier: Carrier, owners: Owners, *, limits: LinkLimits) -> None:
         self._carrier = carrier
         self._owners = owners
-        self._store = store
         self._limits = limits
-        self._replica_id = replica_id
 
-    async def join(self, session_id: str, wish: Wish, channel: Channel) -> Guest:
-        """An attachment to a session that this replica does not hold; to be ended with `leave`.
+    async def join(self, session: OpenedSession, wish: Wish, channel: Channel) -> Guest:
+        """An attachment to a session of another replica, which may have closed and held its end; `leave` ends it.
 
         Raises SessionNotFoundError, OffsetBeyondEndError, OwnerSilentError, ShuttingDownError.
         """
-        owners = await self._owners_of(session_id, wish)
-        guest = Guest(channel, self._carrier, session_id, wish, self._limits)
+        guest = Guest(channel, self._carrier, session.id, wish, self._limits)
         try:
             await guest.open()
-            await self._ask(guest, session_id, owners, wish)
+            answer = await self._owners.attach(session.id, session.owner, {"attachment": guest.id, **wish.fields()})
+            if not answer.get("attached"):
+                _raise_refusal(answer, wish)
         except CarrierError as error:
-            log.warning("no bridge", session_id=session_id, error=repr(error))
+            log.warning("no bridge", session_id=session.id, error=repr(error))
             raise OwnerSilentError from error
         except BaseException:
             await guest.leave()
             raise
         return guest
 
-    async def _owners_of(self, session_id: str, wish: Wish) -> list[str]:
-        opened, living = await asyncio.gather(self._store.find_open(session_id), self._store.living())
-        if opened is None:
-            # Its shell may just have exited; whoever held it still has the end of its output, which nobody else knows.
-            return [owner for owner in living if owner != self._replica_id]
-        if (opened.user_id, opened.environment_id) != (wish.caller.user_id, wish.environment_id):
+
+def _raise_refusal(answer: dict[str, Any], wish: Wish) -> NoReturn:
+    match answer.get("refused"):
+        case "offset_beyond_end":
+            raise OffsetBeyondEndError(wish.offset or 0, answer["end"])
+        case "shutting_down":
+            raise ShuttingDownError
+        case "session_not_found":
             raise SessionNotFoundError
-        if opened.owner == self._replica_id or opened.owner not in living:
-            raise SessionNotFoundError
-        return [opened.owner]
-
-    async def _ask(self, guest: Guest, session_id: str, owners: list[str], wish: Wish) -> None:
-        request = {"attachment": guest.id, **wish.fields()}
-        asking = (self._owners.attach(session_id, owner, request) for owner in owners)
-        answers = await asyncio.gather(*asking, return_exceptions=True)
-        if any(isinstance(answer, dict) and answer.get("attached") for answer in answers):
-            return
-        if len(owners) == 1 and isinstance(answers[0], BaseException):
-            raise answers[0]
-        _raise_refusal((answer for answer in answers if isinstance(answer, dict)), wish)
-
-
-def _raise_refusal(answers: Iterable[dict[str, Any]], wish: Wish) -> None:
-    for answer in answers:
-        match answer.get("refused"):
-            case "offset_beyond_end":
-                raise OffsetBeyondEndError(wish.offset or 0, answer["end"])
-            case "shutting_down":
-                raise ShuttingDownError
-            case "session_not_found":
-                continue
-            case _:
-                # A replica of an older version.
-                raise OwnerSilentError
-    raise SessionNotFoundError
+        case _:
+            # A replica of an older version.
+            raise OwnerSilentError

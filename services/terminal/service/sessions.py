@@ -9,25 +9,18 @@ from datetime import timedelta
 import structlog
 
 from libs.common.clock import Clock
-from libs.common.errors import UnavailableError
 from libs.common.ids import new_id
-from libs.runtime.port import (
-    ExecRuntime,
-    ExecStream,
-    RuntimeUnavailableError,
-    TerminalSize,
-    WorkspaceNotFoundError,
-    WorkspaceNotRunningError,
-)
+from libs.runtime.holder.shells import Shell
+from libs.runtime.port import TerminalSize
 from services.terminal.domain import (
     Caller,
     CloseReason,
     Environment,
-    EnvironmentNotRunningError,
     SessionNotFoundError,
     ShuttingDownError,
 )
 from services.terminal.ports import ClosedSession, Environments, LiveSession, OpenedSession, SessionStore
+from services.terminal.service.starting import ShellStarter
 from services.terminal.sessions.session import SessionLimits, TerminalSession
 
 # Hang-up, kill, terminate: a shell that one of these has ended may have been ended with its environment, and the event
@@ -35,13 +28,6 @@ from services.terminal.sessions.session import SessionLimits, TerminalSession
 _ENDED_FROM_OUTSIDE = frozenset({None, 128 + 1, 128 + 9, 128 + 15})
 _NEWS_SECONDS = 0.5
 _LOOK_EVERY_SECONDS = 0.05
-
-# What a user is told; the driver's own words are an operator's.
-_MACHINE_AWAY = "The machine your environment runs on cannot be reached right now, please try again in a moment"
-_AWAY = {
-    "ClusterUnreachable": "The cluster your environment runs on does not answer right now, please try again later",
-    "ClusterRemoved": "The cluster your environment runs on was taken out of service, please ask your operator",
-}
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +37,7 @@ class Sessions:
 
     def __init__(
         self,
-        runtime: ExecRuntime,
+        starter: ShellStarter,
         store: SessionStore,
         environments: Environments,
         *,
@@ -61,7 +47,7 @@ class Sessions:
         clock: Clock,
         is_revoked: Callable[[str], bool],
     ) -> None:
-        self._runtime = runtime
+        self._starter = starter
         self._store = store
         self._environments = environments
         self._limits = limits
@@ -83,29 +69,53 @@ class Sessions:
 
     def user_ids(self) -> set[str]:
         """Users who have shells in this replica."""
-        return {session.caller.user_id for session in self._sessions.values()}
+        return {session.record.user_id for session in self._sessions.values()}
 
     async def open(self, caller: Caller, environment: Environment, size: TerminalSize) -> TerminalSession:
         """Start a shell. Raises EnvironmentNotRunningError, ShuttingDownError, UnavailableError."""
         if self._draining:
             raise ShuttingDownError
         self._evict(caller.user_id)
-        stream = await self._exec(environment, size)
         session_id = new_id()
-        opened = OpenedSession(session_id, environment.id, caller.user_id, self._replica_id, self._clock())
+        shell = await self._starter.start(environment, session_id, size)
+        record = OpenedSession(
+            id=session_id,
+            environment_id=environment.id,
+            user_id=caller.user_id,
+            owner=self._replica_id,
+            opened_at=self._clock(),
+            login_id=caller.login_id,
+            generation=environment.generation,
+            is_held=shell.is_held,
+        )
         try:
-            await self._store.opened(opened)
+            await self._store.opened(record)
         except BaseException:
-            await stream.close()
+            await shell.close()
             raise
-        session = TerminalSession(session_id, environment, caller, stream, self._limits, size=size)
-        self._sessions[session_id] = session
-        self._supervisors[session_id] = asyncio.create_task(self._supervise(session))
+        return self._serve(TerminalSession(record, shell, self._limits))
+
+    async def adopt(self, record: OpenedSession, shell: Shell) -> TerminalSession:
+        """Serve a shell that another replica has served before. Raises ShuttingDownError."""
+        session = TerminalSession(record, shell, self._limits)
+        await session.catch_up()
+        self._serve(session)
+        if self._draining:
+            raise ShuttingDownError
+        return session
+
+    def _serve(self, session: TerminalSession) -> TerminalSession:
+        self._sessions[session.id] = session
+        self._supervisors[session.id] = asyncio.create_task(self._supervise(session))
         if self._draining:
             session.end(CloseReason.SHUTDOWN)
-        elif self._is_revoked(caller.login_id):
+        elif self._is_revoked(session.record.login_id):
             self._end(session, CloseReason.REVOKED)
         return session
+
+    def has(self, session_id: str) -> bool:
+        """Whether this replica serves this session, or has yet to write down that it has ended."""
+        return session_id in self._supervisors
 
     def find(self, caller: Caller, environment_id: str, session_id: str) -> TerminalSession:
         """A session to come back to. Raises SessionNotFoundError, ShuttingDownError."""
@@ -115,7 +125,7 @@ class Sessions:
         if (
             session is None
             or session.environment_id != environment_id
-            or session.caller.user_id != caller.user_id
+            or session.record.user_id != caller.user_id
             or session.ending is not None
         ):
             raise SessionNotFoundError
@@ -150,20 +160,20 @@ class Sessions:
         """End shells that cannot go on."""
         reason = _why(environment)
         for session in list(self._sessions.values()):
-            if session.environment_id == environment.id and environment.ends_shell(session.generation):
+            if session.environment_id == environment.id and environment.ends_shell(session.record.generation):
                 self._end(session, reason)
 
     def login_revoked(self, login_id: str) -> None:
         """End the shells that this sign-in opened, but not those that somebody still holds with a good one."""
         for session in list(self._sessions.values()):
             others = any(attachment.caller.login_id != login_id for attachment in session.attachments)
-            if session.caller.login_id == login_id and not others:
+            if session.record.login_id == login_id and not others:
                 self._end(session, CloseReason.REVOKED)
 
     def end_user(self, user_id: str) -> None:
         """End all shells of this user."""
         for session in list(self._sessions.values()):
-            if session.caller.user_id == user_id:
+            if session.record.user_id == user_id:
                 self._end(session, CloseReason.REVOKED)
 
     def end_detached(self, after_seconds: float) -> None:
@@ -178,7 +188,10 @@ class Sessions:
             session.forget_burst()
 
     async def drain(self) -> None:
-        """Take no new sessions and end all that there are, with their events written and, if possible, published."""
+        """Take no new sessions and end all that there are, with their events written and, if possible, published.
+
+        Shells that are held live on: they wait for whoever takes them over.
+        """
         self._draining = True
         for session in list(self._sessions.values()):
             self._end(session, CloseReason.SHUTDOWN)
@@ -193,30 +206,27 @@ class Sessions:
             self._unwritten.pop(closed.id, None)
 
     def _end(self, session: TerminalSession, reason: CloseReason) -> None:
-        self._sessions.pop(session.id, None)
+        self._forget(session)
         session.end(reason)
+
+    def _forget(self, session: TerminalSession) -> None:
+        if self._sessions.get(session.id) is session:
+            del self._sessions[session.id]
 
     def _evict(self, user_id: str) -> None:
         """Make room for one more shell of this user, at the cost of the one that was left alone the longest."""
-        own = [session for session in self._sessions.values() if session.caller.user_id == user_id]
+        own = [session for session in self._sessions.values() if session.record.user_id == user_id]
         detached = sorted((s for s in own if not s.attachments), key=lambda s: s.detached_for, reverse=True)
         for session in detached[: max(len(own) - self._per_user + 1, 0)]:
             self._end(session, CloseReason.EVICTED)
 
-    async def _exec(self, environment: Environment, size: TerminalSize) -> ExecStream:
-        try:
-            return await self._runtime.exec(environment.ref, tty=True, size=size)
-        except (WorkspaceNotFoundError, WorkspaceNotRunningError) as error:
-            # The environment is said to run, so it is being repaired or has just been stopped.
-            log.warning("no shell", environment_id=environment.id, reason=error.reason, error=str(error))
-            raise EnvironmentNotRunningError from error
-        except RuntimeUnavailableError as error:
-            log.warning("no shell", environment_id=environment.id, reason=error.reason, error=str(error))
-            raise UnavailableError(_AWAY.get(error.reason, _MACHINE_AWAY)) from error
-
     async def _supervise(self, session: TerminalSession) -> None:
         try:
             code = await session.run()
+            if session.outlives_us:
+                self._forget(session)
+                await session.close()
+                return
             reason = session.ending or await self._reason(session, code)
             if reason is CloseReason.EXIT and code is not None:
                 session.exited(code)
@@ -225,7 +235,8 @@ class Sessions:
             await session.close()
             await self._write_closed(session, reason, code)
         finally:
-            self._supervisors.pop(session.id, None)
+            if self._supervisors.get(session.id) is asyncio.current_task():
+                del self._supervisors[session.id]
 
     async def _reason(self, session: TerminalSession, code: int | None) -> CloseReason:
         if code not in _ENDED_FROM_OUTSIDE:
@@ -238,8 +249,9 @@ class Sessions:
             except Exception as error:
                 log.warning("cannot ask why a shell ended", session_id=session.id, error=repr(error))
                 break
-            if environment is None or environment.ends_shell(session.generation):
-                return _why(environment)
+            reason = why_ended(environment, session.record.generation)
+            if reason is not CloseReason.LOST:
+                return reason
             await asyncio.sleep(_LOOK_EVERY_SECONDS)
         return session.ending or (CloseReason.LOST if code is None else CloseReason.EXIT)
 
@@ -247,7 +259,7 @@ class Sessions:
         closed = ClosedSession(
             id=session.id,
             environment_id=session.environment_id,
-            user_id=session.caller.user_id,
+            user_id=session.record.user_id,
             reason=reason,
             exit_code=code if reason is CloseReason.EXIT else None,
             output_bytes=session.ring.end,
@@ -265,9 +277,13 @@ def _why(environment: Environment | None) -> CloseReason:
     return CloseReason.ENVIRONMENT_STOPPED
 
 
-def close_lost(sessions: Iterable[OpenedSession]) -> list[ClosedSession]:
+def why_ended(environment: Environment | None, generation: int) -> CloseReason:
+    """Why a shell that was opened in `generation` is gone, as far as its environment tells; else LOST."""
+    if environment is None or environment.ends_shell(generation):
+        return _why(environment)
+    return CloseReason.LOST
+
+
+def close_lost(sessions: Iterable[OpenedSession], reason: CloseReason = CloseReason.LOST) -> list[ClosedSession]:
     """How sessions end whose replica has died: nobody knows what they put out last."""
-    return [
-        ClosedSession(session.id, session.environment_id, session.user_id, CloseReason.LOST, None, 0)
-        for session in sessions
-    ]
+    return [ClosedSession(session.id, session.environment_id, session.user_id, reason, None, 0) for session in sessions]

@@ -13,9 +13,8 @@ from libs.common.contracts.users import UserState
 from services.terminal.domain import CLOSINGS, CloseReason, Environment, User
 from services.terminal.ports import ConnectionSlots, Environments, SessionStore, Users
 from services.terminal.service.connections import Connections
-from services.terminal.service.sessions import Sessions, close_lost
-
-_LOST_BATCH = 200
+from services.terminal.service.sessions import Sessions
+from services.terminal.service.takeovers import Takeovers
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +40,7 @@ class Upkeep:
         slots: ConnectionSlots,
         *,
         users: Users,
+        takeovers: Takeovers,
         replica_id: str,
         times: UpkeepTimes,
     ) -> None:
@@ -49,6 +49,7 @@ class Upkeep:
         self._store = store
         self._environments = environments
         self._users = users
+        self._takeovers = takeovers
         self._slots = slots
         self._replica_id = replica_id
         self._times = times
@@ -96,7 +97,7 @@ class Upkeep:
         await _try("leftovers", self._sessions.write_leftovers)
         await _try("environments", self._check_environments)
         await _try("users", self._check_users)
-        await _try("lost sessions", self._close_lost)
+        await _try("lost sessions", self._takeovers.care_for_the_lost)
 
     async def _heartbeat(self) -> None:
         await self._store.heartbeat(self._replica_id)
@@ -111,11 +112,6 @@ class Upkeep:
         ids = self._sessions.user_ids() | self._connections.user_ids()
         if ids:
             self._users_changed(await self._users.find_many(ids))
-
-    async def _close_lost(self) -> None:
-        for closed in close_lost(await self._store.lost(_LOST_BATCH)):
-            await self._store.closed(closed)
-            log.info("closed a session of a dead replica", session_id=closed.id)
 
     def _environment_changed(self, environment: Environment) -> None:
         self._sessions.environment_changed(environment)

@@ -7,11 +7,11 @@ import contextlib
 from collections import Counter, deque
 from typing import Protocol
 
+from libs.runtime.holder.inside.ring import Ring
 from services.terminal import protocol
 from services.terminal.domain import Caller, Closing, Mode
 from services.terminal.ports import Channel, ChannelClosedError
 from services.terminal.protocol import Codec, Frame
-from services.terminal.sessions.ring import Ring
 
 # Large enough that a flood costs few frames, small enough that a key stroke's echo never waits long behind one.
 _FRAME_BYTES = 64 * 1024

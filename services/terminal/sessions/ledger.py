@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 
 # More phones, tablets and browser tabs than anybody goes back and forth between; each costs about 130 bytes.
@@ -19,22 +19,33 @@ class Place(Enum):
 
 
 class InputLedger:
-    """Remembers 16 clients, those that typed last; connected ones are never forgotten, however many they are."""
+    """Remembers 16 clients, those that typed last; connected ones are never forgotten, however many they are.
 
-    def __init__(self, is_connected: Callable[[str], bool]) -> None:
+    Input is taken when it waits for the shell, and confirmed when it would outlive this process. Clients are told of
+    the latter; between the two, what they send again is known.
+    """
+
+    def __init__(
+        self,
+        is_connected: Callable[[str], bool],
+        taken: Mapping[str, int] | None = None,
+        *,
+        has_forgotten: bool = False,
+    ) -> None:
         self._is_connected = is_connected
-        self._taken: OrderedDict[str, int] = OrderedDict()
-        self._has_forgotten = False
+        self._taken: OrderedDict[str, int] = OrderedDict(taken or {})
+        self._confirmed: dict[str, int] = dict(self._taken)
+        self._has_forgotten = has_forgotten
 
     def __len__(self) -> int:
         return len(self._taken)
 
-    def taken(self, client: str) -> int:
-        """The highest number taken; 0 when there is none, or none that is remembered."""
-        return self._taken.get(client, 0)
+    def confirmed(self, client: str) -> int:
+        """The highest number confirmed; 0 when there is none, or none that is remembered."""
+        return self._confirmed.get(client, 0)
 
     def may_have_forgotten(self, client: str) -> bool:
-        """Whether more may have been taken from this client than `taken` says."""
+        """Whether more may have been taken from this client than is remembered."""
         return self._has_forgotten and client not in self._taken
 
     def place(self, client: str, seq: int) -> Place:
@@ -45,14 +56,20 @@ class InputLedger:
         return Place.NEXT if seq == taken + 1 else Place.GAP
 
     def take(self, client: str, seq: int) -> None:
-        """Input of this number is the shell's now."""
+        """Input of this number waits for the shell now."""
         self._taken[client] = seq
         self._taken.move_to_end(client)
         if len(self._taken) > _REMEMBERED:
             self._forget()
 
+    def confirm(self, client: str, seq: int) -> None:
+        """Input up to this number is the shell's now."""
+        if client in self._taken:
+            self._confirmed[client] = max(seq, self._confirmed.get(client, 0))
+
     def _forget(self) -> None:
         away = [client for client in self._taken if not self._is_connected(client)]
         for client in away[: len(self._taken) - _REMEMBERED]:
             del self._taken[client]
+            self._confirmed.pop(client, None)
             self._has_forgotten = True

@@ -6,30 +6,32 @@ import asyncio
 import contextlib
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from enum import Enum, auto
 
 import structlog
 
 from libs.common.ids import new_id
-from libs.runtime.port import DriverError, ExecStream, TerminalSize
+from libs.runtime.holder.inside.ring import Ring
+from libs.runtime.holder.shells import Shell, ShellTakenError
+from libs.runtime.port import DriverError, TerminalSize
 from services.terminal import protocol
 from services.terminal.domain import (
     CLOSINGS,
+    MOVED,
     Caller,
     CloseReason,
-    Environment,
+    Closing,
     Mode,
     OffsetBeyondEndError,
 )
-from services.terminal.ports import Channel
+from services.terminal.ports import Channel, OpenedSession
 from services.terminal.protocol import Codec
 from services.terminal.sessions.attachment import Attachment
-from services.terminal.sessions.ledger import InputLedger, Place
-from services.terminal.sessions.ring import Ring
+from services.terminal.sessions.typing import InputQueue, Typed
 from services.terminal.sessions.window import Window
 
 _READ_BYTES = 64 * 1024
-_CLOSE_STREAM_SECONDS = 2.0
+# Longer than a holder takes to end a shell that does not want to.
+_CLOSE_SECONDS = 5.0
 _QUIET_AFTER_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
@@ -47,15 +49,6 @@ class SessionLimits:
     detached_bytes_per_second: int
 
 
-class Typed(Enum):
-    """What became of input. REPEATED: it was taken before, and is not typed again."""
-
-    TAKEN = auto()
-    REPEATED = auto()
-    OVERFLOW = auto()
-    GAP = auto()
-
-
 class TerminalSession:
     """Reads its shell only as fast as somebody takes the output.
 
@@ -67,40 +60,29 @@ class TerminalSession:
     loses them. So the ring holds `burst_bytes` while output flows, and `ring_bytes` once it rests.
     """
 
-    def __init__(
-        self,
-        session_id: str,
-        environment: Environment,
-        caller: Caller,
-        stream: ExecStream,
-        limits: SessionLimits,
-        *,
-        size: TerminalSize,
-    ) -> None:
-        self.id = session_id
-        self.environment_id = environment.id
-        self.generation = environment.generation
-        self.caller = caller
-        self.ring = Ring(limits.burst_bytes)
+    def __init__(self, record: OpenedSession, shell: Shell, limits: SessionLimits) -> None:
+        self.record = record
+        self.id = record.id
+        self.environment_id = record.environment_id
+        self.ring = Ring(limits.burst_bytes, shell.offset)
         self.exit_code: int | None = None
         self.ending: CloseReason | None = None
+        self.is_taken = False
         self._loop = asyncio.get_running_loop()
-        self._stream = stream
+        self._shell = shell
         self._limits = limits
         self._attachments: set[Attachment] = set()
         self._left_at = self._loop.time()
-        self._left_position = 0
+        self._left_position = shell.backlog_end
         self._unpaced_bytes = 0
         self._wrote_at = self._typed_at = self._left_at
         self._room = asyncio.Event()
-        self._input: list[bytes] = []
-        self._input_bytes = 0
-        self._input_ready = asyncio.Event()
-        self._ledger = InputLedger(self._is_connected)
-        self._window = Window(size, self._resize)
+        self._caught_up = asyncio.Event()
+        self._input = InputQueue(shell, limits.input_bytes, self._is_connected, self._confirmed)
+        self._window = Window(shell.size, self._resize)
         self._fitting: asyncio.Task[None] | None = None
         self._pumping = asyncio.create_task(self._pump())
-        self._typing = asyncio.create_task(self._type())
+        self._typing = asyncio.create_task(self._input.run())
 
     @property
     def attachments(self) -> AbstractSet[Attachment]:
@@ -139,7 +121,7 @@ class TerminalSession:
         start = self.ring.start if offset is None else offset
         if start > self.ring.end:
             raise OffsetBeyondEndError(start, self.ring.end)
-        seq = 0 if client is None else self._seq_told(client)
+        seq = 0 if client is None else self._input.told(client)
         client = client or new_id()
         attachment = Attachment(
             self,
@@ -180,26 +162,17 @@ class TerminalSession:
 
     def type(self, data: bytes) -> bool:
         """Input for the shell; False when it is dropped because the shell has not taken what came before."""
-        if self._input_bytes and self._input_bytes + len(data) > self._limits.input_bytes:
-            return False
         self._typed_at = self._loop.time()
-        self._input.append(data)
-        self._input_bytes += len(data)
-        self._input_ready.set()
-        return True
+        return self._input.type(data)
 
-    def taken_from(self, client: str) -> int:
-        """The highest number of this client's input that was taken, as far as it is remembered."""
-        return self._ledger.taken(client)
+    def confirmed_from(self, client: str) -> int:
+        """The highest number of this client's input that the shell has for sure, as far as it is remembered."""
+        return self._input.confirmed(client)
 
     def type_numbered(self, client: str, seq: int, data: bytes) -> tuple[Typed, int]:
-        """Input that is typed only if it is the next of this client's; and the highest number taken by now."""
-        place = self._ledger.place(client, seq)
-        if place is Place.NEXT and (not data or self.type(data)):
-            self._ledger.take(client, seq)
-            return Typed.TAKEN, seq
-        typed = {Place.NEXT: Typed.OVERFLOW, Place.TAKEN: Typed.REPEATED, Place.GAP: Typed.GAP}[place]
-        return typed, self._ledger.taken(client)
+        """Input that is typed only if it is the next of this client's; and the highest number confirmed by now."""
+        self._typed_at = self._loop.time()
+        return self._input.type_numbered(client, seq, data)
 
     async def active(self, attachment: Attachment, size: TerminalSize | None = None) -> None:
         """This connection types, or has a window of this size now: the shell's window becomes like its own."""
@@ -210,17 +183,28 @@ class TerminalSession:
         if self.ending is None and self.exit_code is None:
             self.ending = reason
             self._pumping.cancel()
-            for attachment in self._attachments:
-                attachment.close(CLOSINGS[reason])
+            self._close_all(CLOSINGS[reason])
+
+    @property
+    def outlives_us(self) -> bool:
+        """Whether the shell goes on, in other hands or until somebody finds it."""
+        return self.is_taken or (self.ending is CloseReason.SHUTDOWN and self._shell.is_held)
+
+    async def catch_up(self) -> None:
+        """Until what the shell had put out when it was found is here."""
+        await self._caught_up.wait()
 
     async def run(self) -> int | None:
-        """Until the stream has ended: the shell's exit code, or None when it was ended by `end` or lost."""
+        """Until the shell has ended: its exit code, or None when it was ended by `end`, taken over or lost."""
         try:
             await self._pumping
-            return await self._stream.wait()
+            return await self._shell.wait()
         except asyncio.CancelledError:
             if self.ending is None:
                 raise
+        except ShellTakenError:
+            self.is_taken = True
+            self._close_all(MOVED)
         except Exception as error:
             log.warning("terminal stream lost", session_id=self.id, error=repr(error))
         return None
@@ -232,34 +216,54 @@ class TerminalSession:
             attachment.wake()
 
     async def close(self) -> None:
-        """End the shell with everything it started. Attachments are left to themselves."""
+        """End the shell with everything it started, unless it outlives us. Attachments are left to themselves."""
         tasks = [self._pumping, self._typing, *([self._fitting] if self._fitting is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            async with asyncio.timeout(_CLOSE_STREAM_SECONDS):
-                await self._stream.close()
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await (self._shell.release() if self.outlives_us else self._shell.close())
         except Exception as error:
-            log.warning("terminal stream not closed cleanly", session_id=self.id, error=repr(error))
+            log.warning("shell not closed cleanly", session_id=self.id, error=repr(error))
 
-    def _seq_told(self, client: str) -> int | None:
-        return None if self._ledger.may_have_forgotten(client) else self._ledger.taken(client)
+    def _close_all(self, closing: Closing) -> None:
+        for attachment in self._attachments:
+            attachment.close(closing)
+
+    def _confirmed(self, client: str, seq: int) -> None:
+        for attachment in self._attachments:
+            if attachment.client == client:
+                attachment.acknowledge(seq)
 
     async def _resize(self, size: TerminalSize) -> None:
         # When the shell is gone, nobody needs its window.
         with contextlib.suppress(OSError, DriverError):
-            await self._stream.resize(size)
+            await self._shell.resize(size)
 
     def _is_connected(self, client: str) -> bool:
         return any(attachment.client == client for attachment in self._attachments)
 
     async def _pump(self) -> None:
-        while data := await self._stream.read(_READ_BYTES):
+        try:
+            await self._read_all()
+        finally:
+            self._caught_up.set()
+
+    async def _read_all(self) -> None:
+        if self.ring.end == self._shell.backlog_end:
+            self._caught_up.set()
+        while data := await self._shell.read(_READ_BYTES):
+            begin = self._shell.offset - len(data)
+            if begin != self.ring.end:
+                self.ring.skip_to(begin)
             self.ring.append(data)
             self._wrote_at = self._loop.time()
             for attachment in self._attachments:
                 attachment.wake()
+            if self.ring.end < self._shell.backlog_end:
+                continue
+            self._caught_up.set()
             if not self._has_room():
                 await self._wait_for_room()
             elif not self._attachments:
@@ -290,17 +294,3 @@ class TerminalSession:
         if self._unpaced_bytes >= _READ_BYTES:
             await asyncio.sleep(self._unpaced_bytes / self._limits.detached_bytes_per_second)
             self._unpaced_bytes = 0
-
-    async def _type(self) -> None:
-        while True:
-            await self._input_ready.wait()
-            self._input_ready.clear()
-            data = self._input[0] if len(self._input) == 1 else b"".join(self._input)
-            self._input.clear()
-            try:
-                await self._stream.write(data)
-            except Exception as error:
-                # The stream's end is told by reading; what is typed after it has nowhere to go.
-                log.debug("input not taken", session_id=self.id, error=repr(error))
-                return
-            self._input_bytes -= len(data)

@@ -6,7 +6,8 @@ from services.terminal import protocol
 from services.terminal.domain import Mode
 from services.terminal.protocol import Frame, FrameError, Input, InputSeq, Ping
 from services.terminal.sessions.attachment import Attachment
-from services.terminal.sessions.session import TerminalSession, Typed
+from services.terminal.sessions.session import TerminalSession
+from services.terminal.sessions.typing import Typed
 
 _OVERFLOW = ("input_overflow", "the shell has not taken yet what came before")
 _GAP = ("input_gap", "input before it is missing; send again from the first that was not acknowledged")
@@ -65,7 +66,7 @@ class Writer:
         if is_binary and self._counts_binary:
             seq = self._next
             if seq is None:
-                self._refuse_gap(self._session.taken_from(self._attachment.client))
+                self._refuse_gap(self._session.confirmed_from(self._attachment.client))
                 return
         else:
             seq = frame.seq
@@ -76,14 +77,15 @@ class Writer:
             self._attachment.undelivered(*_OVERFLOW)
 
     def _numbered(self, seq: int, data: bytes) -> None:
-        typed, taken = self._session.type_numbered(self._attachment.client, seq, data)
+        typed, confirmed = self._session.type_numbered(self._attachment.client, seq, data)
         if typed is Typed.GAP:
-            self._refuse_gap(taken)
-            return
-        if typed is Typed.OVERFLOW:
-            self._attachment.undelivered(*_OVERFLOW)
-        self._attachment.acknowledge(taken)
+            self._refuse_gap(confirmed)
+        elif typed is not Typed.TAKEN:
+            # What is taken is acknowledged once the shell has it.
+            if typed is Typed.OVERFLOW:
+                self._attachment.undelivered(*_OVERFLOW)
+            self._attachment.acknowledge(confirmed)
 
-    def _refuse_gap(self, taken: int) -> None:
+    def _refuse_gap(self, confirmed: int) -> None:
         self._attachment.undelivered(*_GAP)
-        self._attachment.acknowledge(taken)
+        self._attachment.acknowledge(confirmed)

@@ -302,6 +302,8 @@ def terminal_settings(backend: Servers, **changes: Any) -> TerminalSettings:
         "log_level": "WARNING",
         "allowed_origins": "https://app.example",
         "terminal_upkeep_seconds": 0.1,
+        # The host's shells have nobody to hold them.
+        "terminal_hold_shells": False,
         **changes,
     }
     return TerminalSettings(**values)

@@ -19,7 +19,7 @@ from tests.support.tokens import TestIssuer
 
 def create_app() -> FastAPI:
     """The service on the host's shells."""
-    settings = TerminalSettings(_env_file=None)
+    settings = TerminalSettings(_env_file=None, terminal_hold_shells=False)
     issuer = TestIssuer(settings)
     tokens = {user: issuer.token(user) for user in os.environ["TEST_USERS"].split(",")}
     Path(os.environ["TEST_TOKENS_FILE"]).write_text(json.dumps(tokens))

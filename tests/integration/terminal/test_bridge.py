@@ -403,7 +403,7 @@ class TestTrouble:
                 "size": None,
             }
             bridges = near.app.state.terminal.bridges
-            owner_id = (await bridges._store.find_open(shell.session_id)).owner
+            owner_id = (await near.app.state.terminal.takeovers._store.find(shell.session_id)).owner
             answer = await bridges._owners.attach(shell.session_id, owner_id, request)
             assert answer == {"refused": "session_not_found"}
             answer = await bridges._owners.attach(shell.session_id, owner_id, {**request, "user_id": user_id})

@@ -14,13 +14,14 @@ from services.terminal.domain import CloseReason, OwnerSilentError, SessionNotFo
 from services.terminal.ports import ClosedSession, LiveSession, OpenedSession, SessionStore, Shell
 from services.terminal.service.sessions import Sessions
 from services.terminal.service.shells import Shells
+from services.terminal.service.takeovers import Takeovers
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 _LIVE = LiveSession(1, 10, _NOW, TerminalSize())
 
 
-def session(name: str, owner: str, user: str = "u") -> OpenedSession:
-    return OpenedSession(name, "e", user, owner, _NOW)
+def session(name: str, owner: str, user: str = "u", *, is_held: bool = False) -> OpenedSession:
+    return OpenedSession(name, "e", user, owner, _NOW, is_held=is_held)
 
 
 class Replicas:
@@ -34,7 +35,8 @@ class Replicas:
         self.ended: list[str] = []
         self.written: list[ClosedSession] = []
         here = cast("Sessions", _Here(self))
-        self.shells = Shells(here, cast("SessionStore", _Store(self)), _Others(self), replica_id="here")
+        takeovers = cast("Takeovers", _Takeovers(self))
+        self.shells = Shells(here, cast("SessionStore", _Store(self)), _Others(self), takeovers, replica_id="here")
 
     def describe(self, session_id: str) -> LiveSession | None:
         return _LIVE if session_id in self.held else None
@@ -50,6 +52,17 @@ class _Here:
     def __init__(self, replicas: Replicas) -> None:
         self.describe = replicas.describe
         self.close = replicas.close
+
+
+class _Takeovers:
+    def __init__(self, replicas: Replicas) -> None:
+        self._replicas = replicas
+
+    async def ensure_here(self, record: OpenedSession) -> None:
+        self._replicas.held.add(record.id)
+
+    def is_under_way(self, session_id: str) -> bool:
+        return False
 
 
 class _Others:
@@ -74,7 +87,7 @@ class _Store:
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
 
-    async def find_open(self, session_id: str) -> OpenedSession | None:
+    async def find(self, session_id: str) -> OpenedSession | None:
         return self._replicas.opened.get(session_id)
 
     async def open_of(self, user_id: str, environment_id: str | None) -> Sequence[OpenedSession]:
@@ -105,6 +118,18 @@ async def test_what_is_over_or_has_a_dead_owner_is_not_shown() -> None:
     for name in ("a", "b", "c", "never was"):
         with pytest.raises(SessionNotFoundError):
             await replicas.shells.get("u", name)
+
+
+async def test_one_that_outlives_its_owner_is_shown_and_taken_over_to_be_ended() -> None:
+    left = session("a", "dead", is_held=True)
+    replicas = Replicas(left)
+    replicas.held.clear()
+    replicas.alive.clear()
+    assert await replicas.shells.list("u", None) == [Shell(left, None)]
+    assert (await replicas.shells.get("u", "a")).is_attachable
+    await replicas.shells.close("u", "a")
+    assert replicas.ended == ["a"]
+    assert not replicas.written
 
 
 @pytest.mark.parametrize("owner", ["here", "there"])

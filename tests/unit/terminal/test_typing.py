@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -13,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from libs.common.contracts.identity import Plan
+from libs.runtime.holder.shells import OwnShell
 from libs.runtime.port import TerminalSize
-from services.terminal.domain import Caller, Environment, Mode
+from services.terminal.domain import Caller, Mode
+from services.terminal.ports import OpenedSession
 from services.terminal.protocol import BinaryCodec, Frame, JsonCodec
 from services.terminal.sessions.session import SessionLimits, TerminalSession
 from services.terminal.sessions.writer import Writer
 
 _LIMITS = SessionLimits(1024, 1024, 1024, 64, 0, 1024)
 _CALLER = Caller("u", "l", Plan.FREE)
+_RECORD = OpenedSession("s", "e", "u", "here", datetime(2026, 1, 1, tzinfo=UTC))
 
 
 class Stream:
@@ -134,8 +138,7 @@ class World:
 
     def __init__(self, *, binary: bool) -> None:
         self.stream = Stream()
-        environment = Environment("e", "u", 1)
-        self.session = TerminalSession("s", environment, _CALLER, self.stream, _LIMITS, size=TerminalSize())
+        self.session = TerminalSession(_RECORD, OwnShell(self.stream, TerminalSize()), _LIMITS)
         self.phone = Phone(binary=binary)
         self.wires: list[Wire] = []
 
@@ -216,8 +219,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.stream = Stream()
-        environment = Environment("e", "u", 1)
-        self.session = TerminalSession("s", environment, _CALLER, self.stream, _LIMITS, size=TerminalSize())
+        self.session = TerminalSession(_RECORD, OwnShell(self.stream, TerminalSize()), _LIMITS)
 
     def wire(self, client: str | None = None, mode: Mode = Mode.READ_WRITE) -> Wire:
         return Wire(self.session, client, binary=False, mode=mode)
@@ -301,7 +303,8 @@ class TestNumbers:
         wire = desk.wire("phone")
         assert await desk.say(wire, b"a", numbered(2, "b"), b"c") == [{"type": "ack", "seq": 3}]
         again = {"type": "input_seq", "seq": 2}
-        assert await desk.say(wire, again, b"b", b"c", b"d") == [{"type": "ack", "seq": 4}]
+        # What is repeated is acknowledged at once, what is new when the shell has it.
+        assert await desk.say(wire, again, b"b", b"c", b"d") == [{"type": "ack", "seq": 3}, {"type": "ack", "seq": 4}]
         assert desk.stream.typed == b"abcd"
 
     async def test_after_a_dropped_text_frame_binary_frames_wait_for_their_number(self) -> None:
@@ -312,7 +315,8 @@ class TestNumbers:
         error, gap, ack = await desk.say(wire, b"a")
         assert {error["code"], gap["code"]} == {"rate_limited", "input_gap"}
         assert ack == {"type": "ack", "seq": 1}
-        assert await desk.say(wire, {"type": "input_seq", "seq": 1}, b"a", b"b") == [{"type": "ack", "seq": 2}]
+        answers = await desk.say(wire, {"type": "input_seq", "seq": 1}, b"a", b"b")
+        assert answers == [{"type": "ack", "seq": 1}, {"type": "ack", "seq": 2}]
         assert desk.stream.typed == b"ab"
 
     async def test_binary_numbers_without_a_name_are_refused(self) -> None:
@@ -333,9 +337,10 @@ class TestNumbers:
         desk.stream.takes.clear()
         *errors, ack = await desk.say(wire, numbered(1, "x" * 60), numbered(2, "y" * 60), numbered(3, "z"))
         assert {error["code"] for error in errors} == {"input_overflow", "input_gap"}
-        assert ack == {"type": "ack", "seq": 1}
+        # The first one waits; only what the shell has is acknowledged.
+        assert ack == {"type": "ack", "seq": 0}
         desk.stream.takes.set()
-        assert await desk.say(wire) == []
+        assert await desk.say(wire) == [{"type": "ack", "seq": 1}]
         answers = await desk.say(wire, numbered(2, "y" * 60), numbered(3, "z"))
         assert answers[-1] == {"type": "ack", "seq": 3}
         assert desk.stream.typed == b"x" * 60 + b"y" * 60 + b"z"

@@ -8,7 +8,7 @@ import random
 import shutil
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -178,27 +178,27 @@ def open_folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def runtimes(kind: str) -> AsyncIterator[tuple[Driver, HostExecRuntime]]:
-    """Two halves of one runtime: for the test, and for the service, which opens it."""
+async def sites(kind: str) -> AsyncIterator[tuple[Driver, Callable[[], HostExecRuntime]]]:
+    """The test's half of a runtime, opened, and how to make one for a service, which opens it."""
     with open_folder() as folder:
         if kind == "local":
-            ours, theirs = LocalRuntime(folder, IsolationPolicy.AUTO), LocalRuntime(folder, IsolationPolicy.AUTO)
+            ours = LocalRuntime(folder, IsolationPolicy.AUTO)
             await ours.open()
-            yield cast("Driver", ours), cast("HostExecRuntime", theirs)
+            yield cast("Driver", ours), lambda: cast("HostExecRuntime", LocalRuntime(folder, IsolationPolicy.AUTO))
             await ours.close()
             return
         async with FakeCluster(images={IMAGE: contract_image()}, folder=folder) as cluster:
             access = ClusterAccess(kubeconfig=cluster.kubeconfig)
             pod_driver = KubernetesRuntime(access)
             await pod_driver.open()
-            yield cast("Driver", pod_driver), cast("HostExecRuntime", KubernetesRuntime(access))
+            yield cast("Driver", pod_driver), lambda: cast("HostExecRuntime", KubernetesRuntime(access))
             await pod_driver.close()
 
 
 @asynccontextmanager
 async def desk_on(kind: str, backend: Servers, **changes: Any) -> AsyncIterator[Desk]:
     """On `local` or `kubernetes`."""
-    async with runtimes(kind) as (ours, theirs), running_service(backend, theirs, **changes) as service:
+    async with sites(kind) as (ours, driver), running_service(backend, driver(), **changes) as service:
         desk = Desk(service, ours, new_id(), new_id())
         workspaces = Workspaces(ours)
         await workspaces.start(make_spec(ref=desk.ref))
@@ -206,5 +206,27 @@ async def desk_on(kind: str, backend: Servers, **changes: Any) -> AsyncIterator[
             await service.environment(desk.user_id, environment_id=desk.environment_id)
             await service.caught_up()
             yield desk
+        finally:
+            await workspaces.remove_all()
+
+
+@dataclass
+class Site:
+    """A user's running workspace on a runtime that any number of replicas may use, each with a driver of its own."""
+
+    driver: Callable[[], HostExecRuntime]
+    user_id: str
+    environment_id: str
+
+
+@asynccontextmanager
+async def site_on(kind: str) -> AsyncIterator[Site]:
+    """On `local` or `kubernetes`."""
+    async with sites(kind) as (ours, driver):
+        site = Site(driver, new_id(), new_id())
+        workspaces = Workspaces(ours)
+        await workspaces.start(make_spec(ref=WorkspaceRef(site.environment_id, site.user_id)))
+        try:
+            yield site
         finally:
             await workspaces.remove_all()

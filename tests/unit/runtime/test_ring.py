@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.terminal.sessions.ring import Ring
+from libs.runtime.holder.inside.ring import Ring
 
 _SLACK = 64 * 1024
 

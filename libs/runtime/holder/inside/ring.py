@@ -13,12 +13,12 @@ _SEGMENT_BYTES = 64 * 1024
 class Ring:
     """Holds at least the last `capacity` bytes, and at most one segment (64 KiB, or the largest chunk) more."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, start: int = 0) -> None:
         self.capacity = capacity
         self._segments: list[bytes | bytearray] = []
         self._starts: list[int] = []
-        self.start = 0
-        self.end = 0
+        self.start = start
+        self.end = start
 
     def append(self, data: bytes) -> None:
         """Add output at the end; the oldest may go."""
@@ -59,6 +59,12 @@ class Ring:
             del self._segments[:count]
             del self._starts[:count]
             self.start = self._starts[0]
+
+    def skip_to(self, offset: int) -> None:
+        """Go on at `offset`, at or beyond `end`; what was held is forgotten, what is between was never here."""
+        self._segments.clear()
+        self._starts.clear()
+        self.start = self.end = offset
 
     def _add(self, segment: bytes | bytearray) -> None:
         self._segments.append(segment)

@@ -1,0 +1,142 @@
+"""The holder: all shells of one workspace in one process."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from libs.runtime.holder.inside import wire
+from libs.runtime.holder.inside.attachment import Attachment
+from libs.runtime.holder.inside.loop import READABLE, Loop
+from libs.runtime.holder.inside.shell import HeldShell
+
+LENGTH = struct.Struct(">I")
+_REQUEST_BYTES = 1 << 20
+_REQUEST_S = 2.0
+_IDLE_S = 60.0
+
+
+def run(listener: socket.socket, path: str, lock_path: str) -> NoReturn:
+    """Until nobody has had a shell for a minute."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    # The lock of who started this process, for one, would be held for as long as it lives.
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) not in {0, 1, 2, listener.fileno()}:
+            with suppress(OSError):
+                os.close(int(name))
+    Holder(listener, path, lock_path).run()
+
+
+class Holder:
+    """Starts shells and finds them again."""
+
+    def __init__(self, listener: socket.socket, path: str, lock_path: str) -> None:
+        self._listener = listener
+        self._path = path
+        self._lock_path = lock_path
+        self._loop = Loop()
+        self._shells: dict[str, HeldShell] = {}
+
+    def run(self) -> NoReturn:
+        """Serve."""
+        woken, waker = socket.socketpair()
+        waker.setblocking(False)
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._loop.watch(woken.fileno(), READABLE, lambda _: self._reap(woken))
+        self._loop.watch(self._listener.fileno(), READABLE, self._accept)
+        self._loop.later(_IDLE_S, self._end_if_idle)
+        while True:
+            self._loop.turn()
+
+    def _accept(self, _: int) -> None:
+        connection, _address = self._listener.accept()
+        connection.settimeout(_REQUEST_S)
+        pipes: list[int] = []
+        try:
+            request = _receive(connection, pipes)
+            connection.setblocking(True)
+            self._serve(request, pipes, connection)
+        except (OSError, ValueError, KeyError) as error:
+            os.write(2, f"{error!r}\n".encode())
+            for fd in pipes:
+                os.close(fd)
+            connection.close()
+
+    def _serve(self, request: dict[str, Any], pipes: list[int], connection: socket.socket) -> None:
+        shell = self._shells.get(request["session"])
+        if shell is None and request["do"] == "open":
+            shell = HeldShell(self._loop, request, self._forget)
+            self._shells[shell.id] = shell
+        if shell is None:
+            os.write(pipes[2], wire.line("refused", "unknown_session"))
+            for fd in pipes:
+                os.close(fd)
+            connection.close()
+            return
+        position = min(max(request["offset"], shell.ring.start), shell.ring.end)
+        shell.attach(Attachment(self._loop, shell, pipes, connection, position))
+
+    def _forget(self, shell: HeldShell) -> None:
+        self._shells.pop(shell.id, None)
+        if not self._shells:
+            self._loop.later(_IDLE_S, self._end_if_idle)
+
+    def _reap(self, woken: socket.socket) -> None:
+        woken.recv(4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+            for shell in list(self._shells.values()):
+                if shell.pid == pid:
+                    shell.exited(code)
+
+    def _end_if_idle(self) -> None:
+        if self._shells:
+            return
+        # Whoever is about to connect holds the lock.
+        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            self._loop.later(_IDLE_S, self._end_if_idle)
+            return
+        os.unlink(self._path)
+        os._exit(0)
+
+
+def _receive(connection: socket.socket, pipes: list[int]) -> dict[str, Any]:
+    """The request; `pipes` gets the descriptors that come with it."""
+    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    head, ancillary, _, _ = connection.recvmsg(LENGTH.size, socket.CMSG_SPACE(3 * 4), flags)
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            pipes += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
+    if len(head) < LENGTH.size or len(pipes) != 3:
+        raise ValueError("no request")
+    (length,) = LENGTH.unpack(head)
+    if length > _REQUEST_BYTES:
+        raise ValueError("the request is too large")
+    text = b""
+    while len(text) < length:
+        part = connection.recv(length - len(text))
+        if not part:
+            raise ValueError("the request has no end")
+        text += part
+    request: dict[str, Any] = json.loads(text)
+    return request

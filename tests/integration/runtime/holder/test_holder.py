@@ -1,0 +1,300 @@
+"""The holder as a real process with real terminals, on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from libs.common.ids import new_id
+from libs.runtime.holder.held import HeldShell, HoldTerms, find_shell, start_shell
+from libs.runtime.holder.shells import HolderMissingError, ShellGoneError, ShellTakenError
+from libs.runtime.port import TerminalSize, WorkspaceRef
+from tests.fakes.host_processes import HostProcessRuntime
+from tests.support.app import eventually
+
+TERMS = HoldTerms(
+    quiet_bytes=1 << 20,
+    burst_bytes=12 << 20,
+    window_bytes=256 * 1024,
+    hold_seconds=30.0,
+    keep_seconds=60.0,
+    bytes_per_second=8 << 20,
+)
+SIZE = TerminalSize(80, 24)
+
+
+class Desk:
+    """One workspace on this machine."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.runtime = HostProcessRuntime(home)
+        self.ref = WorkspaceRef(new_id(), new_id())
+        self.session = new_id()
+        self.taken: list[tuple[str, int]] = []
+        self.shells: list[HeldShell] = []
+
+    async def start(self, terms: HoldTerms = TERMS) -> HeldShell:
+        shell = await start_shell(self.runtime, self.ref, self.session, SIZE, terms)
+        shell.on_taken = self._note
+        self.shells.append(shell)
+        await shell.write(b"exec bash --norc --noprofile --noediting\nPS1=; stty -echo; echo rea''dy\n")
+        await until(shell, b"ready\r\n")
+        return shell
+
+    async def find(self) -> HeldShell:
+        shell = await find_shell(self.runtime, self.ref, self.session)
+        shell.on_taken = self._note
+        self.shells.append(shell)
+        return shell
+
+    def _note(self, client: str, seq: int) -> None:
+        self.taken.append((client, seq))
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    desk = Desk(tmp_path)
+    yield desk
+    for shell in reversed(desk.shells):
+        await shell.close()
+    await desk.runtime.close()
+
+
+async def until(shell: HeldShell, end: bytes) -> bytes:
+    """What is read up to and with `end`."""
+    got = b""
+    async with asyncio.timeout(20):
+        while end not in got:
+            data = await shell.read(65536)
+            assert data, got
+            got += data
+    return got
+
+
+async def rest(shell: HeldShell) -> bytes:
+    got = b""
+    async with asyncio.timeout(20):
+        while data := await shell.read(65536):
+            got += data
+    return got
+
+
+def lives(pid: int) -> bool:
+    """And is no zombie that nobody has reaped yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def numbers(count: int) -> bytes:
+    return b"".join(b"%d\r\n" % number for number in range(1, count + 1))
+
+
+class TestOneShell:
+    async def test_it_types_and_puts_out(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"echo $((6*7)); pwd; echo $TERM\n")
+        assert b"42\r\n" in await until(shell, b"xterm\r\n")
+
+    async def test_its_exit_code_comes_after_all_output(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"seq 100000; exit 3\n")
+        assert (await rest(shell)).startswith(numbers(100_000))
+        assert await shell.wait() == 3
+
+    async def test_a_job_it_leaves_behind_does_not_hold_its_end_up(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"(trap '' HUP; sleep 1000) & echo child $!; exit 4\n")
+        child = int((await rest(shell)).split(b"child ")[1].split()[0])
+        assert await shell.wait() == 4
+        assert lives(child)
+        await shell.close()
+        assert not lives(child)
+
+    async def test_it_is_a_terminal_of_the_size_that_is_wanted(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"stty size\n")
+        await until(shell, b"24 80\r\n")
+        await shell.resize(TerminalSize(132, 50))
+        await shell.write(b"stty size\n")
+        await until(shell, b"50 132\r\n")
+
+    async def test_closing_it_ends_all_that_it_has_started(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"trap '' HUP TERM; (trap '' HUP TERM; sleep 1000) & echo child $! $$ end\n")
+        words = (await until(shell, b" end\r\n")).split(b"child ")[-1].split()
+        await shell.close()
+        assert not any(lives(int(pid)) for pid in words[:2])
+
+    async def test_a_shell_killed_from_outside_tells_the_signal(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"echo pid $$ end\n")
+        os.kill(int((await until(shell, b" end\r\n")).split(b"pid ")[-1].split()[0]), signal.SIGKILL)
+        assert await rest(shell) == b""
+        assert await shell.wait() == 128 + 9
+
+    async def test_a_flood_waits_for_its_reader(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"exec sh -c 'seq 2000000; echo over'\n")
+        await until(shell, b"1000\r\n")
+        got = await rest(shell)
+        assert got.endswith(b"1999999\r\n2000000\r\nover\r\n")
+
+
+class TestFoundAgain:
+    async def test_output_is_exact_whoever_read_how_much(self, desk: Desk) -> None:
+        shell = await desk.start()
+        begin = shell.offset
+        await shell.write(b"seq 300000; echo o''ver\n")
+        got = b""
+        for _ in range(8):
+            for _ in range(5):
+                got += await shell.read(40_000)
+            await shell.release()
+            shell = await desk.find()
+            end = begin + len(got)
+            assert shell.offset <= end
+            skipped = 0
+            while skipped < end - shell.offset + skipped:
+                skipped += len(await shell.read(min(65536, end - shell.offset)))
+        got += await until(shell, b"over\r\n")
+        assert got == numbers(300_000) + b"over\r\n"
+
+    async def test_programs_run_on_meanwhile(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"i=0; while read -r line; do i=$((i+1)); echo got $i $line; done\n")
+        await shell.write(b"one\n")
+        await until(shell, b"got 1 one\r\n")
+        await shell.release()
+        shell = await desk.find()
+        await shell.write(b"two\n")
+        await until(shell, b"got 2 two\r\n")
+
+    async def test_an_exit_that_nobody_saw_is_told(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"exec sh -c 'sleep 0.2; echo last; exit 5'\n")
+        await shell.release()
+        shell = await desk.find()
+        assert (await rest(shell)).endswith(b"last\r\n")
+        assert await shell.wait() == 5
+        await shell.release()
+        again = await desk.find()
+        assert (await rest(again)).endswith(b"last\r\n")
+        assert await again.wait() == 5
+
+    async def test_one_that_was_closed_is_gone(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.close()
+        with pytest.raises(ShellGoneError):
+            await desk.find()
+
+    async def test_the_newest_has_it(self, desk: Desk) -> None:
+        old = await desk.start()
+        new = await desk.find()
+        with pytest.raises(ShellTakenError):
+            await old.read(1)
+        await new.write(b"echo st''ill here\n")
+        await until(new, b"still here\r\n")
+
+    async def test_the_window_is_remembered(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.resize(TerminalSize(100, 40))
+        await shell.write(b"stty size\n")
+        await until(shell, b"40 100")
+        await shell.release()
+        assert (await desk.find()).size == TerminalSize(100, 40)
+
+    async def test_left_alone_it_ends(self, desk: Desk) -> None:
+        terms = HoldTerms(1 << 20, 1 << 20, 1 << 18, hold_seconds=0.1, keep_seconds=0.3, bytes_per_second=1 << 20)
+        shell = await desk.start(terms)
+        await shell.write(b"echo pid $$ end\n")
+        pid = int((await until(shell, b" end\r\n")).split(b"pid ")[-1].split()[0])
+        await shell.release()
+
+        async def has_ended() -> bool:
+            return not lives(pid)
+
+        await eventually(has_ended)
+
+    async def test_after_the_hold_a_flood_runs_on_and_the_ring_forgets(self, desk: Desk) -> None:
+        terms = HoldTerms(1 << 20, 1 << 20, 1 << 18, hold_seconds=0.1, keep_seconds=60.0, bytes_per_second=64 << 20)
+        shell = await desk.start(terms)
+        await shell.write(b"seq 1000000; touch done\n")
+        await shell.release()
+
+        async def is_done() -> bool:
+            return (desk.home / "done").exists()
+
+        await eventually(is_done, 30)
+        shell = await desk.find()
+        assert shell.offset > 1 << 20
+        assert shell.backlog_end - shell.offset <= (1 << 20) + 65536
+
+
+class TestNumbered:
+    async def test_what_is_sent_twice_is_typed_once(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write_numbered("phone", 1, b"echo a\n")
+        await shell.write_numbered("phone", 1, b"echo a\n")
+        await shell.write_numbered("phone", 2, b"echo en''d\n")
+        assert await until(shell, b"end\r\n") == b"a\r\nend\r\n"
+        assert ("phone", 2) in desk.taken
+
+    async def test_numbers_are_remembered(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write_numbered("phone", 1, b"echo on''ce\n")
+        await until(shell, b"once\r\n")
+        await shell.release()
+        shell = await desk.find()
+        assert shell.taken == {"phone": 1}
+        await shell.write_numbered("phone", 1, b"echo twi''ce\n")
+        await shell.write(b"echo en''d\n")
+        assert b"twice" not in await until(shell, b"end\r\n")
+
+
+class TestBrokenConnections:
+    async def test_reading_goes_on_as_if_nothing_had_been(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"seq 200000; echo o''ver\n")
+        got = b""
+        while b"over\r\n" not in got:
+            got += await shell.read(30_000)
+            if len(desk.runtime.streams) < 10:
+                desk.runtime.away = 1
+                await desk.runtime.streams[-1].cut()
+        assert got == numbers(200_000) + b"over\r\n"
+
+    async def test_numbered_input_arrives_once(self, desk: Desk) -> None:
+        shell = await desk.start()
+        reading = asyncio.create_task(until(shell, b"end\r\n"))
+        for number in range(1, 200):
+            if number % 20 == 0:
+                await desk.runtime.streams[-1].cut()
+            await shell.write_numbered("phone", number, b"echo %d\n" % number)
+        await shell.write_numbered("phone", 200, b"echo en''d\n")
+        assert await reading == numbers(199) + b"end\r\n"
+
+    async def test_a_workspace_that_has_ended_is_told(self, desk: Desk) -> None:
+        shell = await desk.start()
+        desk.runtime.stopped = True
+        await desk.runtime.streams[-1].cut()
+        with pytest.raises(ShellGoneError):
+            await shell.read(1)
+        desk.runtime.stopped = False
+        await (await desk.find()).close()
+
+
+class TestWithoutPython:
+    async def test_it_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("libs.runtime.holder.connection.COMMAND", ("/bin/sh", "-c", "exit 127"))
+        desk = Desk(tmp_path)
+        with pytest.raises(HolderMissingError):
+            await desk.start()
+        await desk.runtime.close()
