@@ -26,15 +26,17 @@ class HolderConnection:
         self._heard = b""
 
     @classmethod
-    async def connect(cls, runtime: ExecRuntime, ref: WorkspaceRef, request: dict[str, Any]) -> HolderConnection:
-        """Raises HolderMissingError, ShellGoneError, and what ExecRuntime.exec raises."""
+    async def connect(
+        cls, runtime: ExecRuntime, ref: WorkspaceRef, do: str, request: dict[str, Any]
+    ) -> HolderConnection:
+        """To `open` or `attach` a shell. Raises HolderMissingError, ShellGoneError, and what ExecRuntime.exec raises."""
         stream = await runtime.exec(ref, COMMAND, tty=False)
         connection = cls(stream)
         try:
             async with asyncio.timeout(_HELLO_S):
                 # Where nothing can read it, the answer says so.
                 with contextlib.suppress(BrokenPipeError):
-                    await stream.write(introduction({"workspace": ref.environment_id, **request}))
+                    await stream.write(introduction(ref.environment_id, do, request))
                 connection._greeted(await connection.hear())
         except TimeoutError as error:
             await stream.close()

@@ -79,7 +79,7 @@ class HeldShell:
 
     async def open(self, size: TerminalSize, terms: HoldTerms) -> None:
         """Start it. Raises HolderMissingError, and what ExecRuntime.exec raises."""
-        await self._connect("open", {"argv": None, "cols": size.cols, "rows": size.rows, **terms.request()})
+        await self._connect("open", {"cols": size.cols, "rows": size.rows, **terms.request()})
 
     async def attach(self) -> None:
         """Find it, from the oldest output that is still held. Raises ShellGoneError, and what exec raises."""
@@ -134,7 +134,7 @@ class HeldShell:
 
     async def _connect(self, do: str, request: dict[str, Any]) -> None:
         connection = await HolderConnection.connect(
-            self._runtime, self._ref, {"do": do, "session": self._session_id, "offset": self.offset, **request}
+            self._runtime, self._ref, do, {"session": self._session_id, "offset": self.offset, **request}
         )
         hello = connection.hello
         self.offset, self.backlog_end = hello["start"], hello["end"]

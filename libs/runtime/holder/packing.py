@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
+import marshal
 import zlib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -29,24 +31,37 @@ def read(count):
         text += part
     return text
 exec(read(int(read(8))))"""
+# Modules are compiled when they are imported: most of the time a holder is there, and only `client` is needed.
 _UNPACK = """
-import base64, json, sys, types, zlib
-for name, text in json.loads(zlib.decompress(base64.b64decode({packed!r}))).items():
-    module = sys.modules[name] = types.ModuleType(name)
-    parent, _, own = name.rpartition(".")
-    if parent:
-        setattr(sys.modules[parent], own, module)
-    exec(compile(text, name, "exec"), module.__dict__)
-sys.modules[{package!r}].client.main(json.loads({request!r}))
+import binascii, marshal, sys, zlib
+from _frozen_importlib import ModuleSpec
+class Texts:
+    texts = marshal.loads(zlib.decompress(binascii.a2b_base64({packed!r})))
+    def find_spec(self, name, path=None, target=None):
+        if name in self.texts:
+            return ModuleSpec(name, self, is_package=not self.texts[name])
+    def create_module(self, spec):
+        return None
+    def exec_module(self, module):
+        exec(compile(self.texts[module.__name__], module.__name__, "exec"), module.__dict__)
+sys.meta_path.insert(0, Texts())
+from {package} import client
+client.main({workspace!r}, {do!r}, {request!r})
 """
 
 COMMAND = ("/bin/sh", "-c", _LOCATE, "devpocket-holder", _READ)
 """What to execute in a workspace, without a terminal, to reach its holder."""
 
 
-def introduction(request: dict[str, Any]) -> bytes:
-    """The first input of `COMMAND`, about 12 KiB. Frames follow it."""
-    text = _UNPACK.format(packed=_packed(), package=_PACKAGE, request=json.dumps(request)).encode()
+def introduction(workspace: str, do: str, request: Mapping[str, Any]) -> bytes:
+    """The first input of `COMMAND`, about 12 KiB: to `open` or `attach` to a shell. Frames follow it."""
+    text = _UNPACK.format(
+        packed=_packed(),
+        package=_PACKAGE,
+        workspace=workspace,
+        do=do,
+        request=json.dumps({"do": do, **request}),
+    ).encode()
     return b"%08d" % len(text) + text
 
 
@@ -58,4 +73,5 @@ def _packed() -> str:
         texts[".".join(words[:count])] = ""
     for name in _MODULES:
         texts[f"{_PACKAGE}.{name}"] = (files(_PACKAGE) / f"{name}.py").read_text()
-    return base64.b64encode(zlib.compress(json.dumps(texts).encode(), 9)).decode()
+    # Version 2 is read by every Python 3.
+    return binascii.b2a_base64(zlib.compress(marshal.dumps(texts, 2), 9), newline=False).decode()

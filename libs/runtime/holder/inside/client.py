@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import socket
 import stat
 import struct
-import sys
-from typing import Any
 
-from libs.runtime.holder.inside import daemon, wire
-
+# Of the request, the environment and the directory; the three pipes come with them.
+LENGTHS = struct.Struct(">3I")
 # As small as a process can be: it stands for the connection, and ends with it.
 _STAND_IN = ["/bin/sh", "-c", "read -r _; exit 0"]
 
 
-def main(request: dict[str, Any]) -> None:
-    """Raises nothing: what goes wrong is said on standard error."""
+def main(workspace: str, do: str, request: str) -> None:
+    """`request` is JSON, which only the holder reads. Raises nothing: what goes wrong is said on standard error."""
     try:
-        directory = _own_directory("/tmp/.devpocket-" + request["workspace"])  # noqa: S108 - inside the workspace
-        connection = _connect(directory, may_start=request["do"] == "open")
+        directory = _own_directory("/tmp/.devpocket-" + workspace)  # noqa: S108 - inside the workspace
+        connection = _connect(directory, may_start=do == "open")
         if connection is None:
-            _say("refused", "unknown_session")
+            _refuse("unknown_session")
             return
-        if request["do"] == "open":
-            environment = {name: value for name, value in os.environ.items() if not name.startswith("_dp_")}
-            argv = request["argv"] or login_shell(environment)
-            request = {**request, "argv": argv, "env": environment, "cwd": os.getcwd()}
-        text = json.dumps(request).encode()
+        environment = b"\0".join(name + b"=" + value for name, value in os.environb.items())
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("3i", 0, 1, 2))]
-        connection.sendmsg([daemon.LENGTH.pack(len(text))], rights)
-        connection.sendall(text)
-    except (OSError, ValueError) as error:
-        _say("refused", repr(error))
+        parts = [request.encode(), environment, os.getcwdb()]
+        head = LENGTHS.pack(*map(len, parts))
+        connection.sendmsg([head], rights)
+        connection.sendall(b"".join(parts))
+    except OSError as error:
+        _refuse(repr(error).replace('"', "'"))
         return
     os.dup2(connection.fileno(), 0)
     null = os.open("/dev/null", os.O_RDWR)
@@ -42,16 +37,6 @@ def main(request: dict[str, Any]) -> None:
     for fd in (1, 2):
         os.dup2(null, fd)
     os.execv(_STAND_IN[0], _STAND_IN)  # noqa: S606 - exactly this program
-
-
-def login_shell(environment: dict[str, str]) -> list[str]:
-    """The user's. The login profile of an image that is not ours may drop the image's own places from PATH."""
-    candidates = (environment.get("SHELL", ""), "/bin/bash", "/bin/sh")
-    shell = next((path for path in candidates if os.access(path, os.X_OK)), "/bin/sh")
-    is_ours = os.path.exists("/opt/devpocket") or os.path.exists("/etc/devpocket")
-    if is_ours or os.path.basename(shell) not in ("sh", "bash"):
-        return [shell, "-l"]
-    return [shell, "-lc", 'PATH=$1:$PATH; exec "$0"', shell, environment.get("PATH", "")]
 
 
 def _own_directory(path: str) -> str:
@@ -106,11 +91,13 @@ def _start_holder(path: str, lock_path: str) -> None:
         os._exit(0)
     os.chdir("/")
     try:
+        # Only where it is needed: it takes longer to compile than all else here.
+        from libs.runtime.holder.inside import daemon  # noqa: PLC0415
+
         daemon.run(listener, path, lock_path)
     finally:
         os._exit(1)
 
 
-def _say(what: str, value: str) -> None:
-    sys.stderr.buffer.write(wire.line(what, value))
-    sys.stderr.buffer.flush()
+def _refuse(why: str) -> None:
+    os.write(2, ('{"refused":"' + why + '"}\n').encode())

@@ -13,11 +13,12 @@ from typing import Any, NoReturn
 
 from libs.runtime.holder.inside import wire
 from libs.runtime.holder.inside.attachment import Attachment
+from libs.runtime.holder.inside.client import LENGTHS
 from libs.runtime.holder.inside.loop import READABLE, Loop
 from libs.runtime.holder.inside.shell import HeldShell
 
-LENGTH = struct.Struct(">I")
-_REQUEST_BYTES = 1 << 20
+# More than Linux lets a program start with.
+_PART_BYTES = 8 << 20
 _REQUEST_S = 2.0
 _IDLE_S = 60.0
 
@@ -63,27 +64,27 @@ class Holder:
         connection.settimeout(_REQUEST_S)
         pipes: list[int] = []
         try:
-            request = _receive(connection, pipes)
+            request, environment, directory = _receive(connection, pipes)
             connection.setblocking(True)
-            self._serve(request, pipes, connection)
+            shell = self._shells.get(request["session"])
+            if shell is None and request["do"] == "open":
+                shell = HeldShell(self._loop, request, environment, directory, on_gone=self._forget)
+                self._shells[shell.id] = shell
+            self._serve(shell, request["offset"], pipes, connection)
         except (OSError, ValueError, KeyError) as error:
             os.write(2, f"{error!r}\n".encode())
             for fd in pipes:
                 os.close(fd)
             connection.close()
 
-    def _serve(self, request: dict[str, Any], pipes: list[int], connection: socket.socket) -> None:
-        shell = self._shells.get(request["session"])
-        if shell is None and request["do"] == "open":
-            shell = HeldShell(self._loop, request, self._forget)
-            self._shells[shell.id] = shell
+    def _serve(self, shell: HeldShell | None, offset: int, pipes: list[int], connection: socket.socket) -> None:
         if shell is None:
             os.write(pipes[2], wire.line("refused", "unknown_session"))
             for fd in pipes:
                 os.close(fd)
             connection.close()
             return
-        position = min(max(request["offset"], shell.ring.start), shell.ring.end)
+        position = min(max(offset, shell.ring.start), shell.ring.end)
         shell.attach(Attachment(self._loop, shell, pipes, connection, position))
 
     def _forget(self, shell: HeldShell) -> None:
@@ -120,17 +121,22 @@ class Holder:
         os._exit(0)
 
 
-def _receive(connection: socket.socket, pipes: list[int]) -> dict[str, Any]:
-    """The request; `pipes` gets the descriptors that come with it."""
+def _receive(connection: socket.socket, pipes: list[int]) -> tuple[dict[str, Any], dict[bytes, bytes], bytes]:
+    """The request, environment and directory of who connects; `pipes` gets the descriptors that come with them."""
     flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-    head, ancillary, _, _ = connection.recvmsg(LENGTH.size, socket.CMSG_SPACE(3 * 4), flags)
+    head, ancillary, _, _ = connection.recvmsg(LENGTHS.size, socket.CMSG_SPACE(3 * 4), flags)
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             pipes += struct.unpack(f"{len(data) // 4}i", data[: len(data) // 4 * 4])
-    if len(head) < LENGTH.size or len(pipes) != 3:
+    if len(head) < LENGTHS.size or len(pipes) != 3:
         raise ValueError("no request")
-    (length,) = LENGTH.unpack(head)
-    if length > _REQUEST_BYTES:
+    request, environment, directory = (_exactly(connection, length) for length in LENGTHS.unpack(head))
+    pairs = (entry.partition(b"=") for entry in environment.split(b"\0"))
+    return json.loads(request), {name: value for name, _, value in pairs}, directory
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes:
+    if length > _PART_BYTES:
         raise ValueError("the request is too large")
     text = b""
     while len(text) < length:
@@ -138,5 +144,4 @@ def _receive(connection: socket.socket, pipes: list[int]) -> dict[str, Any]:
         if not part:
             raise ValueError("the request has no end")
         text += part
-    request: dict[str, Any] = json.loads(text)
-    return request
+    return text

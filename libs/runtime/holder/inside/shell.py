@@ -35,7 +35,15 @@ class HeldShell:
     ring holds `burst` bytes while output flows, and `quiet` once it rests and somebody has it.
     """
 
-    def __init__(self, loop: Loop, request: dict[str, Any], on_gone: Callable[[HeldShell], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        request: dict[str, Any],
+        environment: dict[bytes, bytes],
+        directory: bytes,
+        *,
+        on_gone: Callable[[HeldShell], None],
+    ) -> None:
         self.id: str = request["session"]
         self.ring = Ring(request["burst"])
         self.pid = 0
@@ -63,7 +71,7 @@ class HeldShell:
         self._ended = False
         self._hung_up = False
         self._exit_code: int | None = None
-        self._master = self._spawn(request["argv"], request["env"], request["cwd"])
+        self._master = self._spawn(environment, directory)
         self._mind()
 
     def attach(self, attachment: Attachment) -> None:
@@ -136,7 +144,8 @@ class HeldShell:
             self._told_exit = True
             attachment.say("exit", [self._exit_code, self.ring.end])
 
-    def _spawn(self, argv: list[str], env: dict[str, str], cwd: str) -> int:
+    def _spawn(self, environment: dict[bytes, bytes], directory: bytes) -> int:
+        argv = login_shell(environment)
         self.pid, master = pty.fork()
         if self.pid == 0:
             try:
@@ -145,10 +154,10 @@ class HeldShell:
                 for number in (signal.SIGPIPE, signal.SIGCHLD):
                     signal.signal(number, signal.SIG_DFL)
                 with suppress(OSError):
-                    os.chdir(cwd)
-                os.execvpe(argv[0], argv, env)  # noqa: S606 - exactly this program
+                    os.chdir(directory)
+                os.execve(argv[0], argv, environment)  # noqa: S606 - exactly this program
             except BaseException as error:
-                os.write(2, f"{argv[0]}: {error}\r\n".encode())
+                os.write(2, f"{argv[0]!r}: {error}\r\n".encode())
             finally:
                 os._exit(127)
         os.set_blocking(master, False)
@@ -270,6 +279,16 @@ class HeldShell:
             self.ring.trim(self._quiet)
         elif self.ring.end - self.ring.start > self._quiet:
             self._trimming = self._loop.later(_QUIET_S, self._trim)
+
+
+def login_shell(environment: dict[bytes, bytes]) -> list[bytes]:
+    """The user's. The login profile of an image that is not ours may drop the image's own places from PATH."""
+    candidates = (environment.get(b"SHELL", b""), b"/bin/bash", b"/bin/sh")
+    shell = next((path for path in candidates if os.access(path, os.X_OK)), b"/bin/sh")
+    is_ours = os.path.exists("/opt/devpocket") or os.path.exists("/etc/devpocket")
+    if is_ours or os.path.basename(shell) not in (b"sh", b"bash"):
+        return [shell, b"-l"]
+    return [shell, b"-lc", b'PATH=$1:$PATH; exec "$0"', shell, environment.get(b"PATH", b"")]
 
 
 def _winsize(size: tuple[int, int]) -> bytes:
