@@ -17,9 +17,12 @@ ADMIN_PASSWORD = "Adm1n-of-a-test"
 
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """Without rate limits, with an administrator. Down again after the last of these tests, because it costs time."""
+    """Without rate limits, with an administrator and two replicas that serve terminals.
+
+    Down again after the last of these tests, because it costs time.
+    """
     running = LocalStack(tmp_path_factory.mktemp("stack"), ADMIN_EMAIL=ADMIN_EMAIL, ADMIN_PASSWORD=ADMIN_PASSWORD)
-    running.up()
+    running.up("--scale", "terminal=2")
     yield running
     running.down()
 

@@ -61,8 +61,11 @@ class Phone:
 
     def socket(self, environment_id: str, query: str = "", kind: str = "terminal") -> connect:
         """A WebSocket, not yet open."""
-        base = self.url.replace("http", "ws", 1)
-        return connect(f"{base}/api/v1/ws/{kind}/{environment_id}?token={self.token}{query}", max_size=None)
+        return connect(self.address(environment_id, kind) + query, max_size=None)
+
+    def address(self, environment_id: str, kind: str = "terminal") -> str:
+        """Of a WebSocket; a query goes on with `&`."""
+        return f"{self.url.replace('http', 'ws', 1)}/api/v1/ws/{kind}/{environment_id}?token={self.token}"
 
     async def run(self, environment_id: str, command: str) -> str:
         """What `command` prints in a terminal; its exit code is in front, as `0|output`."""

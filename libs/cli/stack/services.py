@@ -29,7 +29,7 @@ def service_process(
         "--port": port,
         "--loop": "uvloop",
         "--http": "httptools",
-        "--ws": "websockets-sansio",
+        "--ws": "libs.common.http.flight:FlightProtocol",
         "--ws-ping-interval": _WS_PING_S,
         "--ws-ping-timeout": _WS_PING_TIMEOUT_S,
         "--ws-max-size": _WS_MAX_BYTES,

@@ -27,7 +27,7 @@ from tests.support.servers import Servers, free_port
 _FLAGS = {
     "--loop": "uvloop",
     "--http": "httptools",
-    "--ws": "websockets-sansio",
+    "--ws": "libs.common.http.flight:FlightProtocol",
     "--ws-per-message-deflate": "false",
     "--ws-ping-interval": "25",
     "--ws-ping-timeout": "25",

@@ -1,0 +1,67 @@
+"""uvicorn's WebSocket protocol, with a bound on what a client was sent and has not yet received."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
+
+# 40 MB/s to a phone 100 ms away. Whoever keeps what a cut may lose has to keep somewhat more than this.
+IN_FLIGHT_BYTES = 4 * 1024 * 1024
+# How often a client is asked how far it has come.
+_ASK_EVERY_BYTES = 256 * 1024
+# uvicorn's own pings, which only ask whether somebody is there, carry four bytes.
+_COUNT_BYTES = 8
+
+
+class FlightProtocol(WebSocketsSansIOProtocol):
+    """`send` waits while more than IN_FLIGHT_BYTES are on their way.
+
+    The kernels and proxies between hold tens of megabytes, all of which a cut loses; only the client knows what came.
+    It says so by itself: a ping travels behind what was sent before it, and every client answers (RFC 6455, 5.5.2).
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sent = self._asked = self._received = 0
+        self._news = asyncio.Event()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """As uvicorn's; messages wait for room."""
+        if message["type"] != "websocket.send":
+            await super().send(message)
+            return
+        while self._sent - self._received > IN_FLIGHT_BYTES and not self.disconnected:
+            self._news.clear()
+            await self._news.wait()
+        await super().send(message)
+        self._sent += _size(message.get("bytes"), message.get("text"))
+        if self._sent - self._asked >= _ASK_EVERY_BYTES and not self.transport.is_closing():
+            self._ask()
+
+    def handle_pong(self, event: Frame) -> None:
+        """One of ours tells how far the client is; it may answer only the newest of several."""
+        if len(event.data) != _COUNT_BYTES:
+            super().handle_pong(event)
+            return
+        self._received = max(self._received, min(int.from_bytes(event.data, "big"), self._sent))
+        self._news.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody waits for a client that is gone."""
+        super().connection_lost(exc)
+        self._news.set()
+
+    def _ask(self) -> None:
+        self._asked = self._sent
+        self.conn.send_ping(self._sent.to_bytes(_COUNT_BYTES, "big"))
+        self.transport.write(b"".join(self.conn.data_to_send()))
+
+
+def _size(data: bytes | None, text: str | None) -> int:
+    if data is not None:
+        return len(data)
+    return 0 if text is None else len(text) if text.isascii() else len(text.encode())
