@@ -9,8 +9,8 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 
-# 40 MB/s to a phone 100 ms away. Whoever keeps what a cut may lose has to keep somewhat more than this.
-IN_FLIGHT_BYTES = 4 * 1024 * 1024
+# 20 MB/s to a phone 100 ms away. Whoever keeps what a cut may lose has to keep somewhat more than this.
+IN_FLIGHT_BYTES = 2 * 1024 * 1024
 # How often a client is asked how far it has come.
 _ASK_EVERY_BYTES = 256 * 1024
 # uvicorn's own pings, which only ask whether somebody is there, carry four bytes.
