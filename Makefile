@@ -4,13 +4,16 @@ SHELL := /bin/bash
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help up down demo test lint format bench chaos contracts clean bootstrap
+.PHONY: help up down demo test lint format bench chaos contracts clean bootstrap bootstrap-tests
 
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 bootstrap:
 	@deploy/scripts/bootstrap.sh
+
+bootstrap-tests:
+	@deploy/scripts/bootstrap.sh --tests
 
 up: bootstrap ## Start the whole stack on this machine (--port, --data-dir, --detach, --scale SERVICE=N)
 	@exec $(BIN)/devpocket up $(ARGS)
@@ -21,7 +24,7 @@ down: ## Stop the stack (--data-dir)
 demo: bootstrap ## Run the main job as a script: register, create, type, stop, start, delete
 	@exec $(BIN)/devpocket demo $(ARGS)
 
-test: bootstrap lint ## Run everything: lint, types, architecture, unit, integration, e2e
+test: bootstrap-tests lint ## Run everything: lint, types, architecture, unit, integration, e2e
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: bootstrap ## Check style, types, import rules and contracts

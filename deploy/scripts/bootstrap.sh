@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Makes this machine able to run and test DevPocket: system programs and .venv. Quick when nothing is missing.
+# With --tests also the programs that only tests run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -12,10 +13,14 @@ say() { printf '• %s\n' "$*"; }
 fail() { printf '✗ %s\n' "$*" >&2; exit 1; }
 
 # program -> Debian package. /usr/bin/python3 is what sandboxes see, whichever Python the services run on.
+readonly PROGRAMS=(nats-server:nats-server redis-server:redis-server nginx:nginx-light bwrap:bubblewrap
+    slirp4netns:slirp4netns git:git ps:procps /usr/bin/python3:python3)
+# What tests run in a terminal.
+readonly TEST_PROGRAMS=(/usr/bin/vim:vim /usr/bin/htop:htop /usr/bin/tmux:tmux)
+
 missing_packages() {
     local pair
-    for pair in nats-server:nats-server redis-server:redis-server nginx:nginx-light bwrap:bubblewrap \
-        slirp4netns:slirp4netns git:git ps:procps /usr/bin/python3:python3; do
+    for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair##*:}"
     done
 }
@@ -88,11 +93,20 @@ missing_python_packages() {
 
 ensure_packages() {
     local packages
-    mapfile -t packages < <(missing_packages; missing_python_packages)
+    mapfile -t packages < <(missing_packages "${PROGRAMS[@]}"; missing_python_packages)
     if [ "${#packages[@]}" -gt 0 ]; then
         install_packages $(printf '%s\n' "${packages[@]}" | sort -u)
     fi
     find_python >/dev/null || fail "Python $OLDEST_PYTHON or later is needed; set PYTHON to its path if it is not in PATH"
+}
+
+# Their tests are skipped without them.
+ensure_test_packages() {
+    local packages
+    mapfile -t packages < <(missing_packages "${TEST_PROGRAMS[@]}")
+    if [ "${#packages[@]}" -gt 0 ]; then
+        (install_packages "${packages[@]}") || say "going on without: ${packages[*]}"
+    fi
 }
 
 # Of everything that decides what .venv must hold.
@@ -139,4 +153,5 @@ ensure_venv() {
 }
 
 ensure_packages
+[ "${1:-}" != --tests ] || ensure_test_packages
 ensure_venv

@@ -12,6 +12,9 @@ from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from services.terminal.protocol import BINARY_SUBPROTOCOL
 
 _TIMEOUT_S = 30.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
@@ -59,9 +62,10 @@ class Phone:
                     raise AssertionError(f"failed: {environment}")
                 await asyncio.sleep(0.05)
 
-    def socket(self, environment_id: str, query: str = "", kind: str = "terminal") -> connect:
-        """A WebSocket, not yet open."""
-        return connect(self.address(environment_id, kind) + query, max_size=None)
+    def socket(self, environment_id: str, query: str = "", kind: str = "terminal", *, binary: bool = False) -> connect:
+        """A WebSocket, not yet open. `binary`: terminal bytes as they are."""
+        protocols = [Subprotocol(BINARY_SUBPROTOCOL)] if binary else None
+        return connect(self.address(environment_id, kind) + query, max_size=None, subprotocols=protocols)
 
     def address(self, environment_id: str, kind: str = "terminal") -> str:
         """Of a WebSocket; a query goes on with `&`."""
