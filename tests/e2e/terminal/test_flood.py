@@ -26,25 +26,24 @@ log = logging.getLogger(__name__)
 
 
 @pytest.fixture
-async def near_and_far(alice: Phone, environment_id: str) -> AsyncIterator[tuple[Reader, Reader]]:
-    """The one who opened a shell, and one who reaches it through the other replica."""
-    near = await connected(alice.address(environment_id))
-    await near.wire.send_binary(b"PS1='$'; echo =$((6*7))=\n")
-    await near.expect(b"=42=")
-    # The gateway takes the replica with fewer connections.
-    far = await connected(f"{alice.address(environment_id)}&session={near.session_id}")
-    await far.expect(b"=42=")
-    yield near, far
-    near.wire.cut()
-    far.wire.cut()
+async def readers(alice: Phone, at_replicas: tuple[Phone, Phone], environment_id: str) -> AsyncIterator[list[Reader]]:
+    """One who opened a shell through the gateway, and one at each replica: one of them is far from the shell."""
+    opened = [await connected(alice.address(environment_id))]
+    await opened[0].wire.send_binary(b"PS1='$'; echo =$((6*7))=\n")
+    await opened[0].expect(b"=42=")
+    for phone in at_replicas:
+        opened.append(await connected(f"{phone.address(environment_id)}&session={opened[0].session_id}"))
+        await opened[-1].expect(b"=42=")
+    yield opened
+    for reader in opened:
+        reader.wire.cut()
 
 
 @pytest.mark.timeout(200)
-async def test_yes_costs_no_memory_and_ends_with_ctrl_c(stack: LocalStack, near_and_far: tuple[Reader, Reader]) -> None:
+async def test_yes_costs_no_memory_and_ends_with_ctrl_c(stack: LocalStack, readers: list[Reader]) -> None:
     before = in_use(stack, "terminal")
     assert len(before) == 2
-    near, far = near_and_far
-    await near.wire.send_binary(b"yes\n")
+    await readers[0].wire.send_binary(b"yes\n")
     samples = []
     for _ in range(amount("YES_SECONDS", 8)):
         await asyncio.sleep(_LOOK_EVERY_S)
@@ -53,14 +52,14 @@ async def test_yes_costs_no_memory_and_ends_with_ctrl_c(stack: LocalStack, near_
     assert max(growth(before, samples[-1]).values()) <= _ALLOWED_MIB
     half = len(samples) // 2
     assert max(growth(samples[half], samples[-1]).values()) <= _FLAT_MIB
-    for reader in (near, far):
+    for reader in readers:
         reader.output.clear()
-    await near.wire.send_binary(b"\x03")
-    await near.wire.send_binary(b"echo =$((7*7))=\n")
-    await asyncio.gather(near.expect(b"=49="), far.expect(b"=49="))
+    await readers[0].wire.send_binary(b"\x03")
+    await readers[0].wire.send_binary(b"echo =$((7*7))=\n")
+    await asyncio.gather(*(reader.expect(b"=49=") for reader in readers))
     settings = TerminalSettings(_env_file=None)
     on_the_way = IN_FLIGHT_BYTES + 2 * settings.terminal_window_bytes + MIB
-    for reader in (near, far):
+    for reader in readers:
         count, interrupts = len(reader.output), bytes(reader.output).count(b"^C")
         log.info("%d bytes came before the prompt", count)
         # What had been written before, and nothing that `yes` wrote later.
