@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import pytest
@@ -43,6 +44,29 @@ async def test_vim_edits_and_saves(alice: Phone, environment_id: str, binary: bo
         await terminal.type(":wq\r")
         await terminal.until("^goahead>")
     assert await alice.run(environment_id, "cat note.txt") == "0|straße 😀\nsecond line"
+
+
+@needs("vim")
+async def test_vim_takes_a_paste_as_it_is(alice: Phone, environment_id: str, binary: bool) -> None:
+    """In bracketed paste, which vim switches on: nothing of it is a command, and nothing is indented."""
+    lines = [f"    line {number:06d} :q! \tof what is pasted {'x' * (number % 50)}" for number in range(500)]
+    pasted = "\r".join(lines)
+    async with screen(alice, environment_id, binary=binary) as terminal:
+        await at_prompt(terminal)
+        await terminal.type("vim -u DEFAULTS -i NONE paste.txt\n")
+        await terminal.until(r'"paste\.txt" \[New')
+        assert "\x1b[?2004h" in terminal.output
+        await terminal.type("i")
+        await terminal.until("-- INSERT --")
+        whole = f"{_ESCAPE}[200~{pasted}{_ESCAPE}[201~"
+        await terminal.type(whole)
+        await terminal.until("line 000499 :q!")
+        await terminal.type(_ESCAPE)
+        await terminal.until_so(lambda: not terminal.shows("INSERT"), "back in normal mode")
+        await terminal.type(":wq\r")
+        await terminal.until("^goahead>")
+    digest = hashlib.sha256(("\n".join(lines) + "\n").encode()).hexdigest()
+    assert await alice.run(environment_id, "sha256sum < paste.txt") == f"0|{digest}  -"
 
 
 @needs("htop")
