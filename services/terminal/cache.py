@@ -16,7 +16,7 @@ from services.terminal.domain import Caller, SocketKind, TooManyConnectionsError
 from services.terminal.ports import Ticket
 
 # A slot outlives its replica by this much; refreshed at every upkeep round, several times within it.
-_SLOT_LIFE_S = 60
+_SLOT_LIFE_S = 20
 _WARN_EVERY_S = 10.0
 
 # KEYS[1]: the user's slots, a sorted set of connection ids by expiry. ARGV: limit (0: none), life in seconds, ids.
