@@ -18,36 +18,45 @@ from tests.support.torn_terminal import KnownStream, TornTerminal
 log = logging.getLogger(__name__)
 
 
-@pytest.fixture
-def hurt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """A stack of its own."""
+@pytest.fixture(params=[1, 2], ids=["alone", "two replicas"])
+def hurt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
+    """A stack of its own, with so many replicas of the terminal service."""
     running = LocalStack(tmp_path_factory.mktemp("hurt"))
-    running.up()
+    running.up("--scale", f"terminal={request.param}")
     yield running
     running.down()
+
+
+def replicas(stack: LocalStack) -> dict[str, int]:
+    """Those of the terminal service that run, by name, with their pids."""
+    rows = [row for row in stack.status() if row["name"].startswith("terminal")]
+    return {row["name"]: row["pid"] for row in rows if row["state"] == "running" and row["pid"]}
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
 @pytest.mark.skip(reason="a shell does not outlive its service yet")
 async def test_a_stream_survives_restarts_of_the_service(hurt: LocalStack) -> None:
+    """By SIGTERM and SIGKILL in turn; each replica in turn, once all are back."""
     cuts, restarts = amount("CUTS", 200), amount("RESTARTS", 10)
+    names = sorted(replicas(hurt))
+    killed: list[int] = []
+
+    async def are_back() -> bool:
+        running = replicas(hurt)
+        return sorted(running) == names and not set(running.values()) & set(killed)
+
+    async def restart(number: int) -> None:
+        if number % (cuts // restarts) == 0:
+            await eventually(are_back, 60)
+            killed.append(replicas(hurt)[names[len(killed) // 2 % len(names)]])
+            os.kill(killed[-1], signal.SIGKILL if len(killed) % 2 else signal.SIGTERM)
+
     async with signed_in(hurt.url) as phone:
         environment_id = await phone.create(template="ubuntu")
         stream = KnownStream(3, amount("STREAM_MB", 50) * 1_000_000)
         terminal = TornTerminal(phone.address(environment_id), stream, cuts=cuts, seed=amount("SEED", 7))
-        killed: list[int] = []
-
-        async def restart(number: int) -> None:
-            if number % (cuts // restarts) == 0:
-                await eventually(is_back)
-                killed.append(hurt.pid_of("terminal"))
-                os.kill(killed[-1], signal.SIGKILL if len(killed) % 2 else signal.SIGTERM)
-
-        async def is_back() -> bool:
-            row = next(row for row in hurt.status() if row["name"] == "terminal")
-            return row["state"] == "running" and row["pid"] not in {None, *killed}
-
         log.info(await terminal.run(restart))
         assert len(killed) == restarts
+        await eventually(are_back, 60)
         assert await phone.run(environment_id, "echo $((6*7))") == "0|42"
