@@ -13,6 +13,10 @@ from websockets.frames import Frame
 IN_FLIGHT_BYTES = 2 * 1024 * 1024
 # How often a client is asked how far it has come.
 _ASK_EVERY_BYTES = 256 * 1024
+# A goodbye, or an answer, does not wait for output that does not get on. More than the largest frame: JSON may have six
+# bytes for one.
+_SMALL_BYTES = 1024
+_SPARE_BYTES = 512 * 1024
 # uvicorn's own pings, which only ask whether somebody is there, carry four bytes.
 _COUNT_BYTES = 8
 
@@ -34,11 +38,13 @@ class FlightProtocol(WebSocketsSansIOProtocol):
         if message["type"] != "websocket.send":
             await super().send(message)
             return
-        while self._sent - self._received > IN_FLIGHT_BYTES and not self.disconnected:
+        size = _size(message.get("bytes"), message.get("text"))
+        most = IN_FLIGHT_BYTES + (_SPARE_BYTES if size <= _SMALL_BYTES else 0)
+        while self._sent - self._received > most and not self.disconnected:
             self._news.clear()
             await self._news.wait()
         await super().send(message)
-        self._sent += _size(message.get("bytes"), message.get("text"))
+        self._sent += size
         if self._sent - self._asked >= _ASK_EVERY_BYTES and not self.transport.is_closing():
             self._ask()
 

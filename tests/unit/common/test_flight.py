@@ -131,6 +131,22 @@ async def test_who_claims_more_than_was_sent_gains_nothing_by_it(conversation: C
     assert conversation.sent <= before + IN_FLIGHT_BYTES + len(_MESSAGE)
 
 
+async def test_a_goodbye_does_not_wait_but_many_do(conversation: Conversation) -> None:
+    await eventually(conversation.has_stalled)
+    for _ in range(20):
+        async with asyncio.timeout(5):
+            await conversation.server.send({"type": "websocket.send", "text": "x" * 1000})
+    waiting = asyncio.ensure_future(_many(conversation))
+    await eventually(conversation.has_stalled)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def _many(conversation: Conversation) -> None:
+    for _ in range(1000):
+        await conversation.server.send({"type": "websocket.send", "text": "x" * 1000})
+
+
 async def test_nobody_waits_for_a_client_that_is_gone(conversation: Conversation) -> None:
     await eventually(conversation.has_stalled)
     conversation.server.connection_lost(None)
