@@ -17,7 +17,7 @@ from tests.support.phone import Phone
 from tests.support.stack import LocalStack
 
 _PIECE_BYTES = 1024 * 1024
-_LOOK_EVERY_S = 0.2
+_LOOK_EVERY_S = 0.5
 # Buffers, what an allocator keeps, what the database caches of events meanwhile: far below what passes.
 _ALLOWED_MIB = 16
 
