@@ -54,9 +54,11 @@ async def test_yes_costs_no_memory_and_ends_with_ctrl_c(stack: LocalStack, reade
     assert max(growth(samples[half], samples[-1]).values()) <= _FLAT_MIB
     for reader in readers:
         reader.output.clear()
+    typed_at = asyncio.get_running_loop().time()
     await readers[0].wire.send_binary(b"\x03")
     await readers[0].wire.send_binary(b"echo =$((7*7))=\n")
     await asyncio.gather(*(reader.expect(b"=49=") for reader in readers))
+    log.info("the prompt was back after %.0f ms", (asyncio.get_running_loop().time() - typed_at) * 1000)
     settings = TerminalSettings(_env_file=None)
     on_the_way = IN_FLIGHT_BYTES + 2 * settings.terminal_window_bytes + MIB
     for reader in readers:
