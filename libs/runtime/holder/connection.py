@@ -29,7 +29,7 @@ class HolderConnection:
     async def connect(
         cls, runtime: ExecRuntime, ref: WorkspaceRef, do: str, request: dict[str, Any]
     ) -> HolderConnection:
-        """To `open` or `attach` a shell. Raises HolderMissingError, ShellGoneError, and what ExecRuntime.exec raises."""
+        """To `open` or `attach` a shell. Raises HolderMissingError, ShellGoneError, what ExecRuntime.exec raises."""
         stream = await runtime.exec(ref, COMMAND, tty=False)
         connection = cls(stream)
         try:

@@ -35,7 +35,6 @@ def replicas(stack: LocalStack) -> dict[str, int]:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(300)
-@pytest.mark.skip(reason="a shell does not outlive its service yet")
 async def test_a_stream_survives_restarts_of_the_service(hurt: LocalStack) -> None:
     """By SIGTERM and SIGKILL in turn; each replica in turn, once all are back."""
     cuts, restarts = amount("CUTS", 200), amount("RESTARTS", 10)
