@@ -71,11 +71,14 @@ class HeldShell:
         self._hearing: asyncio.Task[None] | None = None
         self._mended = asyncio.Condition()
         self._unconfirmed: deque[tuple[str, int, bytes]] = deque()
-        self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._exit: asyncio.Future[int] = self._loop.create_future()
         self._exit_at = -1
         self._is_taken = self._is_over = False
         self._reading: asyncio.Task[object] | None = None
         self._is_woken = False
+        self._beating: asyncio.Task[None] | None = None
+        self._next_beat: asyncio.TimerHandle | None = None
 
     async def open(self, size: TerminalSize, terms: HoldTerms) -> None:
         """Start it. Raises HolderMissingError, and what ExecRuntime.exec raises."""
@@ -142,6 +145,18 @@ class HeldShell:
         self.taken, self.has_forgotten = hello["taken"], hello["has_forgotten"]
         self._connection = connection
         self._hearing = asyncio.create_task(self._hear(connection))
+        if self._next_beat is None:
+            self._next_beat = self._loop.call_later(wire.BEAT_S, self._beat)
+
+    def _beat(self) -> None:
+        # One that still waits says enough once it goes.
+        if self._beating is None or self._beating.done():
+            self._beating = self._loop.create_task(self._send_beat())
+        self._next_beat = self._loop.call_later(wire.BEAT_S, self._beat)
+
+    async def _send_beat(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            await self._need().send(wire.frame(wire.BEAT))
 
     async def _read(self, connection: HolderConnection, max_bytes: int) -> bytes:
         """`b""` when the connection has broken, or the shell has ended: its terminal may go on without it."""
@@ -227,6 +242,10 @@ class HeldShell:
 
     async def _end(self) -> None:
         self._is_over = True
+        if self._next_beat is not None:
+            self._next_beat.cancel()
+        if self._beating is not None:
+            self._beating.cancel()
         await self._drop()
         async with self._mended:
             self._mended.notify_all()

@@ -56,7 +56,7 @@ COMMAND = ("/bin/sh", "-c", _LOCATE, "devpocket-holder", _READ)
 def introduction(workspace: str, do: str, request: Mapping[str, Any]) -> bytes:
     """The first input of `COMMAND`, about 12 KiB: to `open` or `attach` to a shell. Frames follow it."""
     text = _UNPACK.format(
-        packed=_packed(),
+        packed=packed(),
         package=_PACKAGE,
         workspace=workspace,
         do=do,
@@ -66,7 +66,8 @@ def introduction(workspace: str, do: str, request: Mapping[str, Any]) -> bytes:
 
 
 @cache
-def _packed() -> str:
+def packed() -> str:
+    """The modules that run inside, by name."""
     texts = {}
     words = _PACKAGE.split(".")
     for count in range(1, len(words) + 1):

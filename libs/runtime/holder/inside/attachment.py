@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from typing import Any, Protocol
 
 from libs.runtime.holder.inside import wire
@@ -49,10 +50,12 @@ class Attachment:
         self._said = bytearray()
         self._sending = self._saying = self._listening = False
         self._is_open = True
+        self._heard_at = time.monotonic()
         for fd in pipes:
             os.set_blocking(fd, False)
         loop.watch(presence.fileno(), READABLE, lambda _: self.close())
         self.listen(True)
+        loop.later(wire.SILENT_S, self._look_whether_it_lives)
 
     @property
     def is_behind(self) -> bool:
@@ -94,7 +97,18 @@ class Attachment:
         self._presence.close()
         self._shell.detached(self)
 
+    def _look_whether_it_lives(self) -> None:
+        if not self._is_open:
+            return
+        silent = time.monotonic() - self._heard_at
+        # What waits to be read is not silence.
+        if silent >= wire.SILENT_S and self._listening:
+            self.close()
+        else:
+            self._loop.later(max(wire.SILENT_S - silent, wire.BEAT_S), self._look_whether_it_lives)
+
     def _on_input(self, _: int) -> None:
+        self._heard_at = time.monotonic()
         try:
             data = os.read(self._input, _CHUNK_BYTES)
         except BlockingIOError:

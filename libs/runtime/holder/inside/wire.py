@@ -15,6 +15,11 @@ INPUT = b"i"
 NUMBERED = b"n"
 RESIZE = b"r"
 HANG_UP = b"x"
+BEAT = b"b"
+
+BEAT_S = 25.0
+SILENT_S = 90.0
+"""Beats come every BEAT_S. Not every machine tells a process that whoever started it has gone: silence does."""
 
 _HEADER = struct.Struct(">cI")
 _NUMBER = struct.Struct(">QB")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
+import marshal
 import os
 import signal
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from libs.common.ids import new_id
+from libs.runtime.holder import packing
 from libs.runtime.holder.held import HeldShell, HoldTerms, find_shell, start_shell
+from libs.runtime.holder.inside import wire
 from libs.runtime.holder.shells import HolderMissingError, ShellGoneError, ShellTakenError
 from libs.runtime.port import TerminalSize, WorkspaceRef
 from tests.fakes.host_processes import HostProcessRuntime
@@ -298,3 +303,37 @@ class TestWithoutPython:
         with pytest.raises(HolderMissingError):
             await desk.start()
         await desk.runtime.close()
+
+
+def hasty() -> str:
+    """The holder's program, with little patience for silence."""
+    texts = marshal.loads(zlib.decompress(binascii.a2b_base64(packing.packed())))
+    name = wire.__name__
+    assert "SILENT_S = 90.0" in texts[name]
+    texts[name] = texts[name].replace("SILENT_S = 90.0", "SILENT_S = 0.5").replace("BEAT_S = 25.0", "BEAT_S = 0.1")
+    return binascii.b2a_base64(zlib.compress(marshal.dumps(texts, 2)), newline=False).decode()
+
+
+class TestSilence:
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        program = hasty()
+        monkeypatch.setattr(packing, "packed", lambda: program)
+
+    async def test_a_service_that_gives_no_sign_of_life_is_gone(self, desk: Desk) -> None:
+        """As on a node that tells nobody: pipes stay open, and nothing comes. One that lives after all comes back."""
+        shell = await desk.start()
+        reading = asyncio.create_task(shell.read(1))
+
+        async def is_let_go() -> bool:
+            return len(desk.runtime.streams) > 1
+
+        await eventually(is_let_go)
+        reading.cancel()
+
+    async def test_beats_are_a_sign_of_life(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(wire, "BEAT_S", 0.05)
+        shell = await desk.start()
+        await shell.write(b"sleep 2; echo still here\n")
+        await until(shell, b"still here\r\n")
+        assert len(desk.runtime.streams) == 1
