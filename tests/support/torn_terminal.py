@@ -26,7 +26,7 @@ _LITTLE = 512
 # Whoever is being restarted is back within this, or it is a bug.
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.05
-_TRY_AGAIN = frozenset({429, 500, 502, 503, 504})
+_TRY_AGAIN = frozenset({429, 502, 503, 504})
 # Says of itself that it goes away; what is missing comes with the resume.
 _GOING_AWAY = 1001
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from starlette.responses import Response
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+
+from libs.common.http.problems import problem_response
 
 # 20 MB/s to a phone 100 ms away. Whoever keeps what a cut may lose has to keep somewhat more than this.
 IN_FLIGHT_BYTES = 2 * 1024 * 1024
@@ -19,6 +22,8 @@ _SMALL_BYTES = 1024
 _SPARE_BYTES = 512 * 1024
 # uvicorn's own pings, which only ask whether somebody is there, carry four bytes.
 _COUNT_BYTES = 8
+_SHUTTING_DOWN = "The service restarts, please try again in a moment"
+_RETRY_AFTER_S = "1"
 
 
 class FlightProtocol(WebSocketsSansIOProtocol):
@@ -60,6 +65,22 @@ class FlightProtocol(WebSocketsSansIOProtocol):
         """Nobody waits for a client that is gone."""
         super().connection_lost(exc)
         self._news.set()
+
+    def shutdown(self) -> None:
+        """As uvicorn's; but a handshake under way is answered with 503, because who made it should come back."""
+        if not (self.handshake_complete or self.initial_response or self.close_sent):
+            self._refuse(problem_response(503, "shutting_down", _SHUTTING_DOWN, request_id=None))
+        super().shutdown()
+
+    def _refuse(self, answer: Response) -> None:
+        refusal = self.conn.reject(answer.status_code, bytes(answer.body).decode())
+        del refusal.headers["Content-Type"]
+        refusal.headers["Content-Type"] = answer.headers["content-type"]
+        refusal.headers["Retry-After"] = _RETRY_AFTER_S
+        self.conn.send_response(refusal)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        # Nothing more is to be answered.
+        self.initial_response = (answer.status_code, [], b"")
 
     def _ask(self) -> None:
         self._asked = self._sent

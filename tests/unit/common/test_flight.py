@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import uvicorn
 from uvicorn.server import ServerState
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
 from websockets.uri import parse_uri
 
 from libs.common.http.flight import IN_FLIGHT_BYTES, FlightProtocol
@@ -155,3 +157,31 @@ async def test_nobody_waits_for_a_client_that_is_gone(conversation: Conversation
         return conversation.has_ended
 
     await eventually(has_ended)
+
+
+async def test_a_handshake_under_way_at_the_end_is_asked_to_come_back() -> None:
+    asked = asyncio.Event()
+
+    async def undecided(scope: Any, receive: Any, send: Any) -> None:
+        asked.set()
+        await asyncio.sleep(3600)
+
+    network = Network()
+    config = uvicorn.Config(undecided, interface="asgi3", ws=FlightProtocol, log_config=None)
+    config.load()
+    server = FlightProtocol(config, ServerState(), {}, asyncio.get_running_loop())
+    client = ClientProtocol(parse_uri("ws://test/"))
+    server.connection_made(network)
+    client.send_request(client.connect())
+    for data in client.data_to_send():
+        server.data_received(data)
+    await asked.wait()
+    server.shutdown()
+    for data in network.written:
+        client.receive_data(data)
+    (answer,) = client.events_received()
+    assert isinstance(answer, Response)
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert json.loads(answer.body or b"")["code"] == "shutting_down"
+    server.connection_lost(None)
