@@ -8,7 +8,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
-from libs.runtime.port import ExecRuntime, ExecStream, LogLine, RuntimeUnavailableError, TerminalSize, WorkspaceRef
+from libs.runtime.port import (
+    ByteStream,
+    ExecRuntime,
+    ExecStream,
+    ListeningPort,
+    LogLine,
+    RuntimeUnavailableError,
+    TerminalSize,
+    WorkspaceRef,
+)
 
 
 class Openable(Protocol):
@@ -130,6 +139,14 @@ class FleetExec:
             # Now, not whenever the garbage is collected: it may hold a connection.
             if isinstance(lines, AsyncGenerator):
                 await lines.aclose()
+
+    async def connect(self, ref: WorkspaceRef, port: int) -> ByteStream:
+        """See the port."""
+        return await (await self._driver(ref)).connect(ref, port)
+
+    async def ports(self, ref: WorkspaceRef) -> Sequence[ListeningPort]:
+        """See the port."""
+        return await (await self._driver(ref)).ports(ref)
 
     async def _driver(self, ref: WorkspaceRef) -> ExecRuntime:
         await self._refresh(ref.cluster)

@@ -85,6 +85,14 @@ class WorkspaceStats:
 
 
 @dataclass(frozen=True, slots=True)
+class ListeningPort:
+    """A TCP port that `connect` reaches; `address` is where its program listens: loopback, or any ("0.0.0.0", "::")."""
+
+    port: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class LogLine:
     """One line the workspace's main process wrote, without its newline."""
 
@@ -134,6 +142,35 @@ class WorkspaceNotRunningError(DriverError):
     """The workspace exists but nothing can be executed in it now."""
 
     reason = "WorkspaceNotRunning"
+
+
+class PortClosedError(DriverError):
+    """Nothing of the workspace listens at this port."""
+
+    reason = "NothingListens"
+
+
+class ByteStream(Protocol):
+    """A connection to a program inside a workspace. Several readers, or several writers, at a time are not allowed."""
+
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        """At least one byte; `b""` once at the end. Not reading pauses the program (flow control).
+
+        Raises PortClosedError where a refusal is told as late as this, ConnectionError when the connection broke.
+        """
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Send all of `data`, waiting while the program takes nothing. Raises BrokenPipeError when it never will."""
+        ...
+
+    async def write_eof(self) -> None:
+        """Half-close; without effect where the way to the workspace has no word for it (Kubernetes)."""
+        ...
+
+    async def close(self) -> None:
+        """Hang up; safe to call twice."""
+        ...
 
 
 class ExecStream(Protocol):
@@ -261,6 +298,21 @@ class ExecRuntime(Protocol):
         since: datetime | None = None,
     ) -> AsyncIterator[LogLine]:
         """Log lines, oldest first: the last `tail`, or all since `since`; `follow` goes on until cancelled."""
+        ...
+
+    async def connect(self, ref: WorkspaceRef, port: int) -> ByteStream:
+        """Connect to a TCP port (1 to 65535) that a program of this workspace listens at, on loopback or any address.
+
+        Never to another workspace's, or the host's own. Raises PortClosedError (now, or when first read from),
+        WorkspaceNotFoundError, WorkspaceNotRunningError, RuntimeUnavailableError.
+        """
+        ...
+
+    async def ports(self, ref: WorkspaceRef) -> Sequence[ListeningPort]:
+        """What programs of this workspace listen at now, by port.
+
+        Raises WorkspaceNotFoundError, WorkspaceNotRunningError, RuntimeUnavailableError.
+        """
         ...
 
 

@@ -22,6 +22,7 @@ from libs.runtime.port import (
     WorkspaceNotRunningError,
     WorkspaceRef,
 )
+from tests.fakes.no_ports import NoPorts
 
 _SHELL = ("/bin/bash", "--noprofile", "--norc", "--noediting", "-i")
 # The first terminal that the leader of a session opens becomes the session's own.
@@ -114,7 +115,7 @@ class HostExecStream:
                 forget(self._master)
 
 
-class HostExecRuntime:
+class HostExecRuntime(NoPorts):
     """Every environment runs here unless it is named in `stopped` or `missing`, or `away` is set."""
 
     def __init__(self) -> None:

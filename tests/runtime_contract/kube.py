@@ -33,7 +33,7 @@ class Halves:
         self._both = (orchestrator, terminal)
         for name in ("check", "ensure", "stop", "delete", "inspect", "list", "watch", "stats"):
             setattr(self, name, getattr(orchestrator, name))
-        for name in ("exec", "logs"):
+        for name in ("exec", "logs", "connect", "ports"):
             setattr(self, name, getattr(terminal, name))
 
     async def open(self) -> None:

@@ -1,4 +1,4 @@
-"""Starts processes in pods, and ends what they leave behind."""
+"""Starts processes in pods, ends what they leave behind, and connects to their ports."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import aiohttp
 from libs.runtime.kubernetes.api import KubeApi
 from libs.runtime.kubernetes.channels import KILLED, STATUS, STDOUT, Ending
 from libs.runtime.kubernetes.errors import ApiError, ApiUnreachableError, driver_error
+from libs.runtime.kubernetes.forwarding import KubernetesByteStream
 from libs.runtime.kubernetes.mapping import is_over, is_ready
 from libs.runtime.kubernetes.names import check_ref, namespace_of, workspace_name
 from libs.runtime.kubernetes.options import KubernetesOptions
@@ -19,8 +20,10 @@ from libs.runtime.kubernetes.scripts import Session, starting
 from libs.runtime.kubernetes.session import KubernetesExecStream
 from libs.runtime.kubernetes.sockets import Sockets
 from libs.runtime.kubernetes.variables import check_variables
+from libs.runtime.listening import listeners, reachable_ports
 from libs.runtime.port import (
     DriverError,
+    ListeningPort,
     RuntimeUnavailableError,
     TerminalSize,
     WorkspaceNotFoundError,
@@ -32,7 +35,13 @@ log = logging.getLogger(__name__)
 
 # Hanging up takes half a second, killing two at most.
 _END_S = 5.0
+_PORTS_S = 10.0
 _ANSWER_BYTES = 64 * 1024
+# Of what may be a long list of connections, those that wait for some. Any image has a shell.
+_LISTENING = (
+    "for table in /proc/net/tcp /proc/net/tcp6; do "
+    'while read -r line; do case $line in *" 0A "*) echo "$line";; esac; done < $table; done'
+)
 
 
 class Execution:
@@ -42,7 +51,7 @@ class Execution:
         self._api = api
         self._sockets = sockets
         self._options = options
-        self._streams: set[KubernetesExecStream] = set()
+        self._streams: set[KubernetesExecStream | KubernetesByteStream] = set()
 
     async def start(
         self,
@@ -63,7 +72,7 @@ class Execution:
             socket = await self._sockets.open(namespace, pod, command, tty=tty)
         except ApiError as error:
             await self._explain_absence(ref)
-            raise _refusal(error) from error
+            raise _refusal(error, "to start a process in the workspace") from error
         except ApiUnreachableError as error:
             raise driver_error(error) from error
 
@@ -92,6 +101,38 @@ class Execution:
         """Run a small program to its end: its exit code and the beginning of what it printed."""
         namespace, pod = self._place(ref)
         return await self._run(namespace, pod, argv, seconds)
+
+    async def connect(self, ref: WorkspaceRef, port: int) -> KubernetesByteStream:
+        """See `ExecRuntime.connect`."""
+        check_ref(ref)
+        namespace, pod = self._place(ref)
+        try:
+            socket = await self._sockets.forward(namespace, pod, port)
+        except ApiError as error:
+            await self._explain_absence(ref)
+            raise _refusal(error, "to connect to the workspace") from error
+        except ApiUnreachableError as error:
+            raise driver_error(error) from error
+        options = self._options
+        stream = KubernetesByteStream(
+            socket, port, ping_s=options.exec_ping_s, dead_s=options.exec_dead_s, on_close=self._streams.discard
+        )
+        self._streams.add(stream)
+        return stream
+
+    async def ports(self, ref: WorkspaceRef) -> list[ListeningPort]:
+        """See `ExecRuntime.ports`."""
+        check_ref(ref)
+        try:
+            _, printed = await self.answer(ref, ["/bin/sh", "-c", _LISTENING], _PORTS_S)
+        except ApiError as error:
+            await self._explain_absence(ref)
+            raise _refusal(error, "to start a process in the workspace") from error
+        except ApiUnreachableError as error:
+            raise driver_error(error) from error
+        except TimeoutError as error:
+            raise RuntimeUnavailableError("The node does not start the process.", reason="ExecFailed") from error
+        return reachable_ports(listeners(printed.decode("ascii", "replace")))
 
     async def close(self) -> None:
         """Close every stream."""
@@ -140,9 +181,7 @@ class Execution:
             raise WorkspaceNotRunningError("The workspace is not running.")
 
 
-def _refusal(error: ApiError) -> DriverError:
+def _refusal(error: ApiError, what: str) -> DriverError:
     if error.status in (401, 403, 429):
         return driver_error(error)
-    return RuntimeUnavailableError(
-        f"The node refuses to start a process in the workspace (HTTP {error.status}).", reason="ExecFailed"
-    )
+    return RuntimeUnavailableError(f"The node refuses {what} (HTTP {error.status}).", reason="ExecFailed")

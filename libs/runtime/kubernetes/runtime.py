@@ -26,7 +26,9 @@ from libs.runtime.kubernetes.sockets import Sockets
 from libs.runtime.kubernetes.stats import Stats
 from libs.runtime.kubernetes.volumes import Volumes
 from libs.runtime.port import (
+    ByteStream,
     ExecStream,
+    ListeningPort,
     LogLine,
     ObservedWorkspace,
     RuntimeUnavailableError,
@@ -183,6 +185,14 @@ class KubernetesRuntime:
             async with aclosing(self._need().logs.lines(ref, follow=follow, tail=tail, since=since)) as lines:
                 async for line in lines:
                     yield line
+
+    async def connect(self, ref: WorkspaceRef, port: int) -> ByteStream:
+        """See the port."""
+        return await self._need().execution.connect(ref, port)
+
+    async def ports(self, ref: WorkspaceRef) -> Sequence[ListeningPort]:
+        """See the port."""
+        return await self._need().execution.ports(ref)
 
     def _need(self) -> _Opened:
         if self._opened is None:

@@ -24,7 +24,7 @@ from libs.runtime.kubernetes.channels import (
     resize_frame,
 )
 from libs.runtime.kubernetes.scripts import Goodbye, Session, introduced
-from libs.runtime.kubernetes.sockets import Socket
+from libs.runtime.kubernetes.sockets import ENDS, Socket
 from libs.runtime.port import RuntimeUnavailableError, TerminalSize, WorkspaceNotRunningError
 
 log = logging.getLogger(__name__)
@@ -205,7 +205,7 @@ class KubernetesExecStream:
                     self._sort(message.data)
                 elif message.type is aiohttp.WSMsgType.PING:
                     await self._socket.pong(message.data)
-                elif message.type in _ENDS:
+                elif message.type in ENDS:
                     return
         except (aiohttp.ClientError, ConnectionError, RuntimeError) as error:
             log.info("an exec stream broke: %s", error)
@@ -274,14 +274,6 @@ class KubernetesExecStream:
             except (TimeoutError, aiohttp.ClientError, OSError):
                 log.debug("an exec stream did not close cleanly")
             self._on_close(self)
-
-
-_ENDS = (
-    aiohttp.WSMsgType.CLOSE,
-    aiohttp.WSMsgType.CLOSING,
-    aiohttp.WSMsgType.CLOSED,
-    aiohttp.WSMsgType.ERROR,
-)
 
 
 def _is_complete(status: bytes) -> bool:

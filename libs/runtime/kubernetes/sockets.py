@@ -1,4 +1,4 @@
-"""Opens the WebSocket of one exec."""
+"""Opens the WebSockets of exec and portforward."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ from libs.runtime.kubernetes.errors import ApiError, ApiUnreachableError
 from libs.runtime.kubernetes.names import CONTAINER
 
 Socket = aiohttp.ClientWebSocketResponse
+ENDS = (
+    aiohttp.WSMsgType.CLOSE,
+    aiohttp.WSMsgType.CLOSING,
+    aiohttp.WSMsgType.CLOSED,
+    aiohttp.WSMsgType.ERROR,
+)
+_Query = list[tuple[str, str | list[str]]]
 
 # The node's runtime needs tens of milliseconds to start a process, seconds when it is very busy.
 _UPGRADE_S = 15.0
@@ -28,21 +35,37 @@ _KERNEL_BYTES = 256 * 1024
 
 
 class Sockets:
-    """Exec connections to one cluster."""
+    """Connections into the pods of one cluster.
+
+    `open` and `forward` raise ApiError (without the API's words) and ApiUnreachableError. Pings are ours to answer and
+    to send, because the client's own heartbeat takes a reader that pauses for a dead server.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def open(self, namespace: str, pod: str, argv: Sequence[str], *, tty: bool) -> Socket:
-        """Start `argv` in the pod's container. Raises ApiError (without the API's words) and ApiUnreachableError.
+        """Start `argv` in the pod's container. The server picks the protocol: v5 where it knows it, else v4."""
+        yes_or_no = {True: "true", False: "false"}
+        query: _Query = [
+            ("container", CONTAINER),
+            ("stdin", "true"),
+            ("stdout", "true"),
+            ("stderr", yes_or_no[not tty]),
+            ("tty", yes_or_no[tty]),
+            ("command", list(argv)),
+        ]
+        return await self._open(f"{path_of('pods', namespace, pod)}/exec", query, (V5, V4))
 
-        The server picks the protocol: v5 where it knows it, else v4. Pings are ours to answer and to send, because the
-        client's own heartbeat takes a reader that pauses for a dead server.
-        """
+    async def forward(self, namespace: str, pod: str, port: int) -> Socket:
+        """Have the node connect to a port of the pod."""
+        return await self._open(f"{path_of('pods', namespace, pod)}/portforward", [("ports", str(port))], (V4,))
+
+    async def _open(self, path: str, query: _Query, protocols: tuple[str, ...]) -> Socket:
         for is_last in (False, True):
             try:
                 async with asyncio.timeout(_UPGRADE_S):
-                    return await self._upgrade(namespace, pod, argv, tty=tty)
+                    return await self._upgrade(path, query, protocols)
             except aiohttp.WSServerHandshakeError as error:
                 if error.status != 401 or is_last:
                     raise ApiError(error.status, message=error.message) from error
@@ -51,20 +74,12 @@ class Sockets:
             await self._connection.refresh()
         raise AssertionError("unreachable")
 
-    async def _upgrade(self, namespace: str, pod: str, argv: Sequence[str], *, tty: bool) -> Socket:
+    async def _upgrade(self, path: str, query: _Query, protocols: tuple[str, ...]) -> Socket:
         client = self._connection.http
-        yes_or_no = {True: "true", False: "false"}
         _, url, headers, _, _ = await client.param_serialize(
             "GET",
-            f"{path_of('pods', namespace, pod)}/exec",
-            query_params=[
-                ("container", CONTAINER),
-                ("stdin", "true"),
-                ("stdout", "true"),
-                ("stderr", yes_or_no[not tty]),
-                ("tty", yes_or_no[tty]),
-                ("command", list(argv)),
-            ],
+            path,
+            query_params=query,
             auth_settings=["BearerToken"],
             collection_formats={"command": "multi"},
         )
@@ -73,7 +88,7 @@ class Sockets:
         socket = await session.ws_connect(
             URL(get_websocket_url(url), encoded=True),
             headers=headers,
-            protocols=(V5, V4),
+            protocols=protocols,
             autoping=False,
             max_msg_size=_MAX_FRAME_BYTES,
             timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),

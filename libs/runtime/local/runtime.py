@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from libs.runtime.local.cgroups import detect
+from libs.runtime.local.connecting import LocalByteStream, connect_to, listening_in
 from libs.runtime.local.enter import Entered, enter
 from libs.runtime.local.isolation import Isolation, IsolationPolicy, probe_isolation
 from libs.runtime.local.layout import Layout, life_lock_held
@@ -27,7 +28,9 @@ from libs.runtime.local.stats import StatsReader
 from libs.runtime.local.volumes import empty_trash
 from libs.runtime.local.watcher import Watcher
 from libs.runtime.port import (
+    ByteStream,
     ExecStream,
+    ListeningPort,
     LogLine,
     ObservedWorkspace,
     RuntimeUnavailableError,
@@ -65,7 +68,7 @@ class LocalRuntime:
         self._threads: ThreadPoolExecutor | None = None
         self._opened: _Opened | None = None
         self._watchers: set[Watcher] = set()
-        self._streams: set[LocalExecStream] = set()
+        self._streams: set[LocalExecStream | LocalByteStream] = set()
 
     async def open(self) -> None:
         """Find out what this machine can do. Raises RuntimeUnavailableError."""
@@ -221,6 +224,19 @@ class LocalRuntime:
             raise WorkspaceNotFoundError("There is no such workspace.")
         async for line in read_log(state / LOG_FILE, self._in_thread, follow=follow, tail=tail, since=since):
             yield line
+
+    async def connect(self, ref: WorkspaceRef, port: int) -> ByteStream:
+        """See the port."""
+        self._need()
+        run = await self._in_thread(lambda: self._locate(ref.environment_id))
+        stream = await connect_to(ref.environment_id, run, port, self._in_thread, self._streams.discard)
+        self._streams.add(stream)
+        return stream
+
+    async def ports(self, ref: WorkspaceRef) -> Sequence[ListeningPort]:
+        """See the port."""
+        self._need()
+        return await self._in_thread(lambda: listening_in(ref.environment_id, self._locate(ref.environment_id)))
 
     async def stop_all(self, grace_seconds: float = 5.0) -> None:
         """Stop every workspace of this directory at once; volumes stay. For the end of the whole stack."""

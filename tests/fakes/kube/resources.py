@@ -37,8 +37,8 @@ NAMESPACES = Resource(
     short_names=("ns",),
 )  # fmt: skip
 PODS = Resource(
-    "", "v1", "pods", "Pod", models.V1Pod, subresources=("status", "exec", "log", "eviction"), returns_deleted=True,
-    short_names=("po",),
+    "", "v1", "pods", "Pod", models.V1Pod, subresources=("status", "exec", "portforward", "log", "eviction"),
+    returns_deleted=True, short_names=("po",),
 )  # fmt: skip
 CLAIMS = Resource(
     "", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", models.V1PersistentVolumeClaim,

@@ -14,7 +14,14 @@ from pathlib import Path
 from libs.runtime.local.isolation import IsolationPolicy
 from libs.runtime.local.runtime import LocalRuntime
 from libs.runtime.port import RuntimeUnavailableError
-from tests.runtime_contract.workspaces import Workspaces, collect_logs, make_spec, read_all
+from tests.runtime_contract.workspaces import Workspaces, collect_logs, make_spec, read_all, read_until
+
+_GREET = """
+import socket
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+listening.accept()[0].sendall(b"hello")
+"""
 
 
 async def live(directory: Path, policy: IsolationPolicy) -> dict[str, object]:
@@ -36,6 +43,13 @@ async def live(directory: Path, policy: IsolationPolicy) -> dict[str, object]:
     await terminal.close()
     left = (await workspaces.run(ref, "ps -eo args | grep -c '[s]leep 777'"))[1]
     stats = await runtime.stats(ref)
+    greeter = await runtime.exec(ref, ["python3", "-c", _GREET], tty=False)
+    port = int(await read_until(greeter, b"\n"))
+    listed = [found.port for found in await runtime.ports(ref)]
+    connection = await runtime.connect(ref, port)
+    greeting = await connection.read()
+    await connection.close()
+    await greeter.close()
     await runtime.stop(ref)
     await runtime.ensure(replace(spec, generation=2))
     kept = (await workspaces.run(ref, "cat file; chmod 500 ."))[1]
@@ -47,6 +61,7 @@ async def live(directory: Path, policy: IsolationPolicy) -> dict[str, object]:
         "code": code,
         "left": int(left),
         "kept": kept.decode(),
+        "port": [listed == [port], greeting.decode()],
         "memory": stats.memory_bytes,
         "leftovers": list(await runtime.leftovers()),
         "files": len(await runtime.list()),

@@ -72,6 +72,7 @@ def check_life(life: dict[str, Any]) -> None:
     assert life["look"][3] == "abc"
     assert life["terminal"].startswith("24 80\r\n/dev/pts/")
     assert (life["code"], life["left"], life["kept"]) == (5, 0, "kept\n")
+    assert life["port"] == [True, "hello"]
     assert life["memory"] > 0
     assert (life["leftovers"], life["files"]) == ([], 0)
 

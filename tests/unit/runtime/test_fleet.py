@@ -19,11 +19,12 @@ from libs.runtime.port import (
     TerminalSize,
     WorkspaceRef,
 )
+from tests.fakes.no_ports import NoPorts
 
 _LINE = LogLine(datetime(2026, 11, 25, tzinfo=UTC), "stdout", "a line")
 
 
-class FakeDriver:
+class FakeDriver(NoPorts):
     """Counts what is done to it. `away`: what `open` raises; `gate`: what it waits for."""
 
     def __init__(self) -> None:

@@ -114,6 +114,12 @@ class Container:
         command = sandbox.enter_arguments(self.world, self._pid, argv, tty=tty)
         return await processes.start(command, self._env, self._root(), owner, tty=tty, stdin=stdin, wanted=wanted)
 
+    async def dial(self, argv: Sequence[str]) -> asyncio.subprocess.Process:
+        """A program of the node's in this container's network, with pipes."""
+        pipe = asyncio.subprocess.PIPE
+        command = [*sandbox.dial_arguments(self._pid), *argv]
+        return await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
+
     def keep(self, process: ExecProcess, work: asyncio.Task[object]) -> None:
         """Tie an exec's life to the container's."""
         self._execs.add(process)

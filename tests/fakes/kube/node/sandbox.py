@@ -59,13 +59,13 @@ def bubblewrap() -> str | None:
     path = shutil.which("bwrap")
     if path is None or shutil.which("nsenter") is None or shutil.which("setpriv") is None:
         return None
-    probe = [path, "--unshare-pid", *_user(0, 0), "--ro-bind", "/", "/", "--proc", "/proc", "true"]
+    probe = [path, "--unshare-pid", "--unshare-net", *_user(0, 0), "--ro-bind", "/", "/", "--proc", "/proc", "true"]
     return path if subprocess.run(probe, capture_output=True, check=False).returncode == 0 else None
 
 
 def start_arguments(bwrap: str, world: World, info_fd: int) -> list[str]:
     """The whole command that starts PID 1; bwrap tells its pid on `info_fd`."""
-    args = [bwrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--hostname", world.hostname]
+    args = [bwrap, *(f"--unshare-{kind}" for kind in ("pid", "ipc", "uts", "net")), "--hostname", world.hostname]
     args += ["--die-with-parent", "--as-pid-1", "--info-fd", str(info_fd), *_user(world.uid, world.gid)]
     args += ["--ro-bind", "/usr", "/usr"]
     for name in _ROOT_LINKS:
@@ -96,10 +96,18 @@ def enter_arguments(world: World, pid: int, argv: Sequence[str], *, tty: bool) -
     enter = [shutil.which("nsenter") or "nsenter", "--target", str(pid)]
     if os.geteuid() != 0:
         enter += ["--user", "--preserve-credentials"]
-    enter += ["--mount", "--pid", "--ipc", "--uts", "--root", "--"]
+    enter += ["--mount", "--pid", "--ipc", "--uts", "--net", "--root", "--"]
     # A runtime makes every exec the leader of a session, with or without a terminal.
     terminal = ["/usr/bin/setsid", "--ctty"] if tty else ["/usr/bin/setsid"]
     return [*enter, *terminal, *identity(world), *_in(world.cwd), *argv]
+
+
+def dial_arguments(pid: int) -> list[str]:
+    """The command prefix that puts a program of the node into a pod's network and nothing else of it."""
+    if bubblewrap() is None:
+        return []
+    enter = [shutil.which("nsenter") or "nsenter", "--target", str(pid), "--net"]
+    return [*enter, *([] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]), "--"]
 
 
 def identity(world: World) -> list[str]:

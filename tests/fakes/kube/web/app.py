@@ -12,7 +12,7 @@ from tests.fakes.kube.errors import StatusError, unknown_path
 from tests.fakes.kube.faults import Fault
 from tests.fakes.kube.node.volumes import Volumes
 from tests.fakes.kube.resources import ACCESS_REVIEWS, NODES, POD_METRICS
-from tests.fakes.kube.web import control, discovery, logs, objects, reviews, stats
+from tests.fakes.kube.web import control, discovery, logs, objects, portforward, reviews, stats
 from tests.fakes.kube.web import exec as execs
 from tests.fakes.kube.web.context import Context, Target, check_verb, fault_error, parse_target, status_response
 
@@ -83,6 +83,8 @@ class Server:
         context = self._context
         if target.subresource == "exec":
             return lambda request: execs.exec_pod(context, request, target)
+        if target.subresource == "portforward":
+            return lambda request: portforward.forward(context, request, target)
         if target.subresource == "log":
             return lambda request: logs.read_log(context, request, target)
         if target.subresource == "eviction":
@@ -120,7 +122,7 @@ class Server:
     @staticmethod
     def _verbs_to_check(request: web.Request, target: Target, verb: str) -> list[str]:
         """A WebSocket upgrade is a GET, and needs `create` as well, as a POST would."""
-        return [verb, "create"] if target.subresource == "exec" and verb == "get" else [verb]
+        return [verb, "create"] if target.subresource in ("exec", "portforward") and verb == "get" else [verb]
 
     @staticmethod
     def _where(target: Target) -> str | None:

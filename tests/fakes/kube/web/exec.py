@@ -32,13 +32,13 @@ async def exec_pod(context: Context, request: web.Request, target: Target) -> we
             "Invalid",
             'PodExecOptions "" is invalid: command: Required value: you must specify at least one command',
         )
-    protocol = _negotiate(request, context.exec_protocols)
+    protocol = negotiate(request, context.exec_protocols)
     container, problem = running_container(context, pod, name)
     if container is None and protocol == _V4:
         raise problem
     socket = web.WebSocketResponse(protocols=(protocol,), autoping=True, max_msg_size=0)
     await socket.prepare(request)
-    _bound_buffer(request)
+    bound_buffer(request)
     async with context.following():
         if container is None:
             await _finish(socket, problem.status())
@@ -47,7 +47,7 @@ async def exec_pod(context: Context, request: web.Request, target: Target) -> we
     return socket
 
 
-def _bound_buffer(request: web.Request) -> None:
+def bound_buffer(request: web.Request) -> None:
     """Loopback lets the kernel buffer megabytes; a network in between would not."""
     connection = request.transport.get_extra_info("socket") if request.transport is not None else None
     if connection is not None:
@@ -87,7 +87,8 @@ def running_container(context: Context, pod: Obj, name: str) -> tuple[Container 
     return current, internal("")
 
 
-def _negotiate(request: web.Request, known: Sequence[str]) -> str:
+def negotiate(request: web.Request, known: Sequence[str]) -> str:
+    """The first sub-protocol of the client that is known. Raises 400 and 403."""
     offered = [p.strip() for p in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if p.strip()]
     if request.headers.get("Upgrade", "").lower() != "websocket":
         raise bad_request("Upgrade request required")

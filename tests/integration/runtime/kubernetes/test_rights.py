@@ -40,6 +40,7 @@ async def live(driver: Driver, cluster: FakeCluster) -> None:
         await until_running(driver, spec)
         await telling
     assert (await workspaces.run(spec.ref, "echo hello"))[1] == b"hello\n"
+    await (await driver.connect(spec.ref, 8000)).close()
     lines = driver.logs(spec.ref, follow=True)
     await collect_logs(lines, "said")
     following = asyncio.ensure_future(collect_logs(lines, "again"))
