@@ -1,10 +1,13 @@
-"""Redis: tickets, and what all replicas count together for each user: connections, and messages per second."""
+"""Redis: tickets, preview cookies, and what all replicas count together for a user: connections, and messages."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 
 import structlog
 from redis.asyncio import Redis
@@ -13,7 +16,7 @@ from libs.common.contracts.identity import PLAN_LIMITS, Plan
 from libs.common.errors import UnavailableError
 from libs.common.redis import UNAVAILABLE_ERRORS
 from services.terminal.domain import Caller, SocketKind, TooManyConnectionsError
-from services.terminal.ports import Ticket
+from services.terminal.ports import Grant, Ticket
 
 # A slot outlives its replica by this much; refreshed at every upkeep round, several times within it.
 _SLOT_LIFE_S = 20
@@ -56,32 +59,51 @@ class RedisTickets:
 
     async def put(self, key: str, ticket: Ticket, life_seconds: int) -> None:
         """Raises UnavailableError."""
-        caller = ticket.caller
         value = json.dumps(
-            {
-                "user_id": caller.user_id,
-                "login_id": caller.login_id,
-                "plan": caller.plan.value,
-                "environment_id": ticket.environment_id,
-                "kind": ticket.kind.value,
-            }
+            {**_caller_fields(ticket.caller), "environment_id": ticket.environment_id, "kind": ticket.kind.value}
         )
-        try:
+        with _telling("Tickets"):
             await self._redis.set(_ticket_key(key), value, ex=life_seconds)
-        except UNAVAILABLE_ERRORS as error:
-            raise _tickets_away() from error
 
     async def take(self, key: str) -> Ticket | None:
         """Raises UnavailableError."""
-        try:
+        with _telling("Tickets"):
             value = await self._redis.getdel(_ticket_key(key))
-        except UNAVAILABLE_ERRORS as error:
-            raise _tickets_away() from error
         if value is None:
             return None
         fields = json.loads(value)
-        caller = Caller(fields["user_id"], fields["login_id"], Plan(fields["plan"]))
-        return Ticket(caller, fields["environment_id"], SocketKind(fields["kind"]))
+        return Ticket(_caller_of(fields), fields["environment_id"], SocketKind(fields["kind"]))
+
+
+class RedisGrants:
+    """What preview cookies allow."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def put(self, key: str, grant: Grant, idle_seconds: int) -> None:
+        """Raises UnavailableError."""
+        value = {
+            **_caller_fields(grant.caller),
+            "environment_id": grant.environment_id,
+            "until": grant.until.isoformat(),
+        }
+        with _telling("Previews"):
+            await self._redis.set(_grant_key(key), json.dumps(value), ex=idle_seconds)
+
+    async def find(self, key: str, idle_seconds: int) -> Grant | None:
+        """Raises UnavailableError."""
+        with _telling("Previews"):
+            value = await self._redis.getex(_grant_key(key), ex=idle_seconds)
+        if value is None:
+            return None
+        fields = json.loads(value)
+        return Grant(_caller_of(fields), fields["environment_id"], datetime.fromisoformat(fields["until"]))
+
+    async def drop(self, key: str) -> None:
+        """Raises UnavailableError."""
+        with _telling("Previews"):
+            await self._redis.delete(_grant_key(key))
 
 
 class RedisSlots:
@@ -172,5 +194,21 @@ def _messages_key(user_id: str) -> str:
     return f"devpocket:messages:{user_id}"
 
 
-def _tickets_away() -> UnavailableError:
-    return UnavailableError("Tickets cannot be handled right now, please try again in a moment")
+def _grant_key(key: str) -> str:
+    return f"devpocket:preview:{key}"
+
+
+def _caller_fields(caller: Caller) -> dict[str, str]:
+    return {"user_id": caller.user_id, "login_id": caller.login_id, "plan": caller.plan.value}
+
+
+def _caller_of(fields: Mapping[str, str]) -> Caller:
+    return Caller(fields["user_id"], fields["login_id"], Plan(fields["plan"]))
+
+
+@contextmanager
+def _telling(what: str) -> Iterator[None]:
+    try:
+        yield
+    except UNAVAILABLE_ERRORS as error:
+        raise UnavailableError(f"{what} cannot be handled right now, please try again in a moment") from error

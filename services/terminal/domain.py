@@ -26,13 +26,19 @@ _ENDS_SHELLS = frozenset(
 
 
 class SocketKind(StrEnum):
-    """What a WebSocket, and the ticket for it, is for."""
+    """What a connection, and the ticket for it, is for."""
 
     TERMINAL = "terminal"
     LOGS = "logs"
+    PREVIEW = "preview"
 
 
-_SCOPES = {SocketKind.TERMINAL: Scope.TERMINAL, SocketKind.LOGS: Scope.READ}
+# Whoever reaches an application's port can do with it what its user can.
+_SCOPES = {
+    SocketKind.TERMINAL: Scope.TERMINAL,
+    SocketKind.LOGS: Scope.READ,
+    SocketKind.PREVIEW: Scope.TERMINAL,
+}
 
 
 class Mode(StrEnum):
@@ -108,6 +114,11 @@ class Environment:
     def is_running(self) -> bool:
         """Whether a shell can be started."""
         return self.status is EnvironmentStatus.RUNNING and self.desired in {DesiredState.RUNNING, None}
+
+    @property
+    def is_going_down(self) -> bool:
+        """Whether what runs in it is being ended."""
+        return self.ends_shell(self.generation)
 
     def ends_shell(self, generation: int) -> bool:
         """Whether a shell that was opened in `generation` must end."""

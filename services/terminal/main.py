@@ -21,16 +21,18 @@ from libs.runtime.holder.held import HoldTerms
 from libs.runtime.port import ExecRuntime
 from services.terminal import api
 from services.terminal.api.file_addresses import STREAMED
+from services.terminal.api.preview import PreviewMiddleware
 from services.terminal.api.state import TerminalState
 from services.terminal.bridge.carrier import NatsCarrier
 from services.terminal.bridge.guest import Bridges
 from services.terminal.bridge.host import Host
 from services.terminal.bridge.link import LinkLimits
-from services.terminal.cache import RedisAllowance, RedisSlots, RedisTickets
+from services.terminal.cache import RedisAllowance, RedisGrants, RedisSlots, RedisTickets
 from services.terminal.control import NatsControl, answer_others
 from services.terminal.domain import CLOSINGS, CloseReason
 from services.terminal.events import subscribe_here, subscriptions
 from services.terminal.logs.feed import LogFeeds
+from services.terminal.preview.address import Venue
 from services.terminal.replay import replay_target
 from services.terminal.repository import MongoClusters, MongoEnvironments, MongoSessions, MongoUsers
 from services.terminal.service.access import Access
@@ -39,6 +41,7 @@ from services.terminal.service.clusters import ClusterDrivers, MakeDriver
 from services.terminal.service.commands import Commands
 from services.terminal.service.connections import Connections
 from services.terminal.service.files import Files
+from services.terminal.service.previews import Previews
 from services.terminal.service.rate import MessageRates
 from services.terminal.service.sessions import Sessions
 from services.terminal.service.shells import Shells
@@ -81,6 +84,7 @@ def create_app(
     app = create_service_app(
         platform, [*api.routers, replay_router(_SERVICE, replay_target)], lifespan, streamed=STREAMED
     )
+    app.add_middleware(PreviewMiddleware)
     app.state.terminal = terminal.state
     return app
 
@@ -164,6 +168,25 @@ class Terminal:
                 Workbench(self._connections, limit=settings.terminal_commands_per_user, what="commands"),
                 output_bytes=settings.terminal_command_output_bytes,
             ),
+            previews=Previews(
+                access,
+                tickets,
+                RedisGrants(platform.redis),
+                self._users,
+                workbench=Workbench(
+                    self._connections,
+                    limit=settings.preview_requests_per_user,
+                    what="requests to applications",
+                    ends_with_environment=True,
+                ),
+                runtime=self.runtime,
+                clock=utc_now,
+                is_revoked=is_revoked,
+                # A sign-in that has ended is remembered for as long as its tokens would have lived.
+                idle_seconds=settings.access_token_expire_minutes * 60,
+                life_seconds=settings.preview_life_seconds,
+            ),
+            venue=Venue(settings.preview_origin),
         )
         platform.revocations.on_revoked(self._upkeep.login_revoked)
         accounts = Accounts(self._users, self._store)

@@ -227,6 +227,31 @@ class TicketStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a preview's cookie allows, at most until then."""
+
+    caller: Caller
+    environment_id: str
+    until: datetime
+
+
+class GrantStore(Protocol):
+    """Grants by the hashes of their secrets. All raise UnavailableError."""
+
+    async def put(self, key: str, grant: Grant, idle_seconds: int) -> None:
+        """It goes by itself when it is not looked for for so long."""
+        ...
+
+    async def find(self, key: str, idle_seconds: int) -> Grant | None:
+        """The grant; from now it has so long again."""
+        ...
+
+    async def drop(self, key: str) -> None:
+        """Fine when there is none."""
+        ...
+
+
 class ConnectionSlots(Protocol):
     """Counts the connections of each user over all replicas."""
 

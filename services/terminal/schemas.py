@@ -22,8 +22,16 @@ def _plus_for_space(value: object) -> object:
     return re.sub(r" (?=\d\d:?\d\d$)", "+", value) if isinstance(value, str) else value
 
 
+class PortAnswer(BaseModel):
+    """A port that programs listen at."""
+
+    port: int
+    address: str = Field(description="Where its program listens: loopback, or any (0.0.0.0, ::)")
+    url: str = Field(description="Where it can be looked at")
+
+
 class TicketRequest(BaseModel):
-    """Which WebSocket the ticket is for."""
+    """What the ticket is for."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,7 +40,7 @@ class TicketRequest(BaseModel):
 
 
 class TicketAnswer(BaseModel):
-    """`ticket` goes into the WebSocket URL within `expires_in` seconds, once."""
+    """`ticket` goes into the URL of a WebSocket or a preview within `expires_in` seconds, once."""
 
     ticket: str
     expires_in: int

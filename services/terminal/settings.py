@@ -76,6 +76,20 @@ class TerminalSettings(CommonSettings, RuntimeSettings):
     terminal_command_output_bytes: int = Field(
         default=1024 * 1024, ge=1024, description="Kept of a command's stdout, and as much of its stderr"
     )
+    preview_origin: str = Field(
+        default="",
+        description="Origins of previews, with * for the environment's id; unset, they share the API's, in a sandbox",
+        pattern=r"^(https?://\*\.[^/?#*\s]+)?$",
+    )
+    preview_life_seconds: int = Field(
+        default=12 * 3600, ge=60, description="A preview's cookie is void after this, however much it is used"
+    )
+    preview_answer_seconds: float = Field(
+        default=60.0, gt=0, description="How long an application may take to begin its answer"
+    )
+    preview_requests_per_user: int = Field(
+        default=64, ge=1, description="Requests and WebSockets to applications at the same time, per user and replica"
+    )
     terminal_upkeep_seconds: float = Field(
         default=5.0, gt=0, description="Between heartbeats and looks for sessions that timed out"
     )

@@ -38,13 +38,19 @@ class TestIssuer:
         return self._key.public_key() if kid == "test" else None
 
     def token(
-        self, user_id: str | None = None, *, plan: Plan = Plan.FREE, verified: bool = True, life_s: float = 600.0
+        self,
+        user_id: str | None = None,
+        *,
+        session_id: str | None = None,
+        plan: Plan = Plan.FREE,
+        verified: bool = True,
+        life_s: float = 600.0,
     ) -> str:
         """An access token; a fresh user and session when none is named."""
         now = utc_now()
         claims = token_claims(
             user_id=user_id or new_id(),
-            session_id=new_id(),
+            session_id=session_id or new_id(),
             plan=plan,
             is_verified=verified,
             issuer=self._settings.jwt_issuer,

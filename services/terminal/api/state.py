@@ -11,10 +11,12 @@ from libs.runtime.port import ExecRuntime
 from services.terminal.bridge.guest import Bridges
 from services.terminal.logs.feed import LogFeeds
 from services.terminal.ports import ConnectionSlots
+from services.terminal.preview.address import Venue
 from services.terminal.service.access import Access
 from services.terminal.service.commands import Commands
 from services.terminal.service.connections import Connections
 from services.terminal.service.files import Files
+from services.terminal.service.previews import Previews
 from services.terminal.service.rate import MessageRates
 from services.terminal.service.sessions import Sessions
 from services.terminal.service.shells import Shells
@@ -42,6 +44,8 @@ class TerminalState:
     logs: LogFeeds
     files: Files
     commands: Commands
+    previews: Previews
+    venue: Venue
 
 
 def terminal_state(connection: HTTPConnection) -> TerminalState:

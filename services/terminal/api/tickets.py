@@ -1,4 +1,4 @@
-"""POST /api/v1/ws/tickets: a ticket for a WebSocket URL."""
+"""POST /api/v1/ws/tickets: a ticket for the URL of a WebSocket or a preview."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ router = APIRouter(route_class=CallerFirstRoute, prefix="/api/v1/ws", tags=["ter
 @router.post(
     "/tickets",
     status_code=201,
-    summary="A single-use ticket for a terminal or log WebSocket",
+    summary="A single-use ticket for a terminal or log WebSocket, or a preview",
     responses=responses(401, 403, 404),
 )
 async def create_ticket(body: TicketRequest, user: CurrentUser, request: Request) -> TicketAnswer:
     """For any user, for an environment of their own. Goes into the URL as `?ticket=`.
 
-    An API key needs the scope `terminal` for a terminal; any key is good for logs.
+    An API key needs the scope `terminal` for a terminal or a preview; any key is good for logs. With a ticket of
+    the kind `preview` a browser opens /preview/{environment_id}/{port}/?ticket=… and gets a cookie for the environment.
     """
     desk = terminal_state(request).tickets
     ticket = await desk.issue(Caller.of(user, body.kind), body.environment_id, body.kind)

@@ -1,4 +1,4 @@
-"""The WebSockets this process holds, so that whoever has to can close them."""
+"""The connections this process holds, so that whoever has to can close them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from services.terminal.ports import Connection
 
 
 class Connections:
-    """Terminal and log connections alike."""
+    """Terminals, logs, transfers and previews alike."""
 
     def __init__(self, is_revoked: Callable[[str], bool]) -> None:
         self._is_revoked = is_revoked
         self._open: set[Connection] = set()
+        self._needing_running: set[Connection] = set()
         self._closed_for: Closing | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -24,12 +25,16 @@ class Connections:
         return len(self._open)
 
     @contextmanager
-    def holding(self, connection: Connection) -> Iterator[None]:
+    def holding(self, connection: Connection, *, needs_running: bool = False) -> Iterator[None]:
         """It is open for the length of the block. After `close_all` it is told at once to end.
+
+        One that `needs_running` ends when its environment is stopped, by `close_running`.
 
         So it is when its sign-in has died during the handshake, where nobody could find it yet.
         """
         self._open.add(connection)
+        if needs_running:
+            self._needing_running.add(connection)
         self._empty.clear()
         if self._closed_for is not None:
             connection.close(self._closed_for)
@@ -39,6 +44,7 @@ class Connections:
             yield
         finally:
             self._open.discard(connection)
+            self._needing_running.discard(connection)
             if not self._open:
                 self._empty.set()
 
@@ -61,6 +67,13 @@ class Connections:
     def close_environment(self, environment_id: str, closing: Closing) -> None:
         """Nothing more to see there."""
         self._close(closing, lambda connection: connection.environment_id == environment_id)
+
+    def close_running(self, environment_id: str, closing: Closing) -> None:
+        """What was opened to programs that are being ended."""
+        self._close(
+            closing,
+            lambda connection: connection.environment_id == environment_id and connection in self._needing_running,
+        )
 
     def close_stalled(self, after_seconds: float) -> None:
         """Give up clients that have taken nothing for too long: their networks are gone, or they are."""

@@ -118,6 +118,8 @@ class Upkeep:
         if environment.is_deleted:
             closing = CLOSINGS[CloseReason.ENVIRONMENT_DELETED]
             self._connections.close_environment(environment.id, closing)
+        elif environment.is_going_down:
+            self._connections.close_running(environment.id, CLOSINGS[CloseReason.ENVIRONMENT_STOPPED])
 
     def _users_changed(self, users: Mapping[str, User]) -> None:
         for user in users.values():

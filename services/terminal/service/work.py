@@ -6,13 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Protocol, TypeVar
 
 import structlog
 
 from libs.common.errors import DevPocketError, ErrorKind
 from libs.runtime.port import (
     DriverError,
-    ExecStream,
     RuntimeUnavailableError,
     WorkspaceNotFoundError,
     WorkspaceNotRunningError,
@@ -43,6 +43,17 @@ class EndedError(DevPocketError):
             self.headers["WWW-Authenticate"] = "Bearer"
 
 
+class Closable(Protocol):
+    """Something in a workspace that a connection holds."""
+
+    async def close(self) -> None:
+        """Safe to call twice."""
+        ...
+
+
+_Held = TypeVar("_Held", bound=Closable)
+
+
 class Work:
     """One transfer or command, as a connection that can be closed: its process in the workspace is ended then."""
 
@@ -51,7 +62,7 @@ class Work:
         self.environment_id = environment_id
         self.closing: Closing | None = None
         self._closed = asyncio.Event()
-        self._streams: list[ExecStream] = []
+        self._streams: list[Closable] = []
         self._endings: set[asyncio.Task[None]] = set()
         self._waiting_since: float | None = None
 
@@ -81,26 +92,31 @@ class Work:
         finally:
             self._waiting_since = None
 
-    def holds(self, stream: ExecStream) -> ExecStream:
+    def holds(self, stream: _Held) -> _Held:
         """Have `close` end this one as well."""
         self._streams.append(stream)
         if self.closing is not None:
             self._end(stream)
         return stream
 
-    def _end(self, stream: ExecStream) -> None:
+    def _end(self, stream: Closable) -> None:
         ending = asyncio.ensure_future(stream.close())
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
 
 class Workbench:
-    """Lets at most `limit` of `what` (in plural) per user be under way in this replica."""
+    """Lets at most `limit` of `what` (in plural) per user be under way in this replica.
 
-    def __init__(self, connections: Connections, *, limit: int, what: str) -> None:
+    `ends_with_environment`: it is ended as soon as the environment is being stopped, and not when its workspace has
+    gone.
+    """
+
+    def __init__(self, connections: Connections, *, limit: int, what: str, ends_with_environment: bool = False) -> None:
         self._connections = connections
         self._limit = limit
         self._what = what
+        self._ends_with_environment = ends_with_environment
         self._busy: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -113,7 +129,7 @@ class Workbench:
         self._busy[user_id] += 1
         work = Work(caller, environment.id)
         try:
-            with self._connections.holding(work):
+            with self._connections.holding(work, needs_running=self._ends_with_environment):
                 yield work
         except (DriverError, CutShortError, BrokenPipeError, TimeoutError) as error:
             if work.closing is not None:

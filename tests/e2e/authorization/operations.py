@@ -89,6 +89,7 @@ _ENVIRONMENTS = (
     _own("GET", f"{_ENVIRONMENT}/files/{{nothing}}", Rule.ANY),
     _own("PUT", f"{_ENVIRONMENT}/files/{{nothing}}", Rule.TERMINAL),
     _own("DELETE", f"{_ENVIRONMENT}/files/{{nothing}}", Rule.TERMINAL),
+    _own("GET", f"{_ENVIRONMENT}/ports", Rule.ANY),
     _own("POST", f"{_ENVIRONMENT}/exec", Rule.TERMINAL, {"command": ["true"]}),
     _own("DELETE", _ENVIRONMENT, Rule.ENVIRONMENTS, uses_up=Target.ENVIRONMENT),
     Operation("GET", "/api/v1/events", Rule.ANY, endless=True),
@@ -98,6 +99,7 @@ _ENVIRONMENTS = (
     Operation("DELETE", "/api/v1/terminal/sessions/{nothing}", Rule.TERMINAL),
     _ticket("terminal", Rule.TERMINAL),
     _ticket("logs", Rule.ANY),
+    _ticket("preview", Rule.TERMINAL),
     Operation("GET", "/api/v1/templates", Rule.ANY),
     Operation("GET", "/api/v1/templates/{template}", Rule.ANY),
 )
