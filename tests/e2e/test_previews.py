@@ -54,8 +54,9 @@ async def read_on(lines: AsyncIterator[str]) -> None:
 
 async def test_a_page_events_uploads_and_a_websocket(stack: LocalStack, alice: Phone, environment_id: str) -> None:
     ports = (await alice.http.get(f"/api/v1/environments/{environment_id}/ports")).json()
-    assert ports == [{"port": PORT, "address": "127.0.0.1", "url": f"/preview/{environment_id}/{PORT}/"}]
-    prefix = ports[0]["url"].rstrip("/")
+    prefix = f"/preview/{environment_id}/{PORT}"
+    own_origin = f"http://{environment_id}.localhost:{stack.url.rpartition(':')[2]}"
+    assert ports == [{"port": PORT, "address": "127.0.0.1", "url": f"{own_origin}{prefix}/"}]
     async with httpx.AsyncClient(base_url=stack.url, timeout=30) as http:
         page = await opened(alice, http, environment_id)
         assert (page.status_code, page.json()["name"]) == (200, "alice")
@@ -66,6 +67,11 @@ async def test_a_page_events_uploads_and_a_websocket(stack: LocalStack, alice: P
         assert page.headers["content-security-policy"].startswith("sandbox allow-scripts")
         assert "x-frame-options" not in page.headers
         assert "x-request-id" in page.headers
+
+        own = {"Host": own_origin.removeprefix("http://"), "Authorization": f"Bearer {alice.token}"}
+        unboxed = await http.get(f"{prefix}/", headers=own)
+        assert unboxed.status_code == 200
+        assert "content-security-policy" not in unboxed.headers
 
         async with http.stream("GET", f"{prefix}/events") as events, asyncio.timeout(10):
             lines = events.aiter_lines()
@@ -88,6 +94,8 @@ async def test_nobody_else_sees_it(stack: LocalStack, alice: Phone, bob: Phone, 
     assert (await bob.http.get(f"/api/v1/environments/{environment_id}/ports")).status_code == 404
     body = {"environment_id": environment_id, "kind": "preview"}
     assert (await bob.http.post("/api/v1/ws/tickets", json=body)).status_code == 404
+    elsewhere = {"Host": f"{'0' * 32}.localhost:{stack.url.rpartition(':')[2]}"}
+    assert (await alice.http.get(f"{prefix}/", headers=elsewhere)).status_code == 404
     async with httpx.AsyncClient(base_url=stack.url, timeout=30) as http:
         assert (await http.get(f"{prefix}/")).status_code == 401
         with pytest.raises(InvalidStatus) as refused:

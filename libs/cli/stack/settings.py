@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from libs.cli.stack.credentials import Credentials
 from libs.cli.stack.paths import StackPaths
@@ -61,6 +62,9 @@ def stack_settings(
         "PUBLIC_URL": public_url,
         "MAIL_FOLDER": str(paths.mails),
     }
+    if not operator.get("PUBLIC_URL"):
+        # Browsers lead every name below localhost to this machine, so each environment has an origin of its own.
+        defaults["PREVIEW_ORIGIN"] = f"http://*.localhost:{urlsplit(public_url).port}"
     # An empty SECRET_KEY or RUNTIME= left over in a .env file is not a choice; an empty rate limit is one.
     chosen = {name: value for name, value in operator.items() if value or name not in defaults}
     return {**defaults, **chosen, **connections}

@@ -41,27 +41,35 @@ class PreviewAddress:
 
 @dataclass(frozen=True, slots=True)
 class Venue:
-    """Where pages of previews live. `pattern` is an origin with `*` for the environment's id, or empty: the API's.
+    """Where previews live: an origin for each environment, with `*` for its id, and also where the API is.
 
-    There, what an application sends is a foreign site at our address, so it is shown in a sandbox.
+    There, what an application sends is a foreign site at our address, so it is shown in a sandbox. Without `pattern`
+    there is no other place.
     """
 
     pattern: str = ""
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether previews share the API's origin."""
-        return not self.pattern
-
     def url(self, environment_id: str, port: int) -> str:
-        """Where to open a port; a path where the origin is the API's."""
+        """Where to open a port; a path where there is no origin for it."""
         return f"{self.pattern.replace('*', environment_id)}{ROOT}/{environment_id}/{port}/"
 
     def admits(self, host: str, environment_id: str) -> bool:
-        """Whether a preview of this environment may be shown at the host that was asked."""
-        if self.is_shared:
-            return True
-        return host.lower() == urlsplit(self.pattern.replace("*", environment_id)).netloc.lower()
+        """Whether a preview of this environment may be shown at the host that was asked: not at another one's."""
+        return not self._belongs_to_some(host) or self._is_own(host, environment_id)
+
+    def in_sandbox(self, host: str, environment_id: str) -> bool:
+        """Whether pages shown there have to be kept from the rest of the origin."""
+        return not self._is_own(host, environment_id)
+
+    def _is_own(self, host: str, environment_id: str) -> bool:
+        return bool(self.pattern) and host.lower() == _host_of(self.pattern.replace("*", environment_id))
+
+    def _belongs_to_some(self, host: str) -> bool:
+        return bool(self.pattern) and host.lower().endswith(_host_of(self.pattern).removeprefix("*"))
+
+
+def _host_of(origin: str) -> str:
+    return origin.partition("://")[2].lower()
 
 
 def own_place(location: str, address: PreviewAddress, host: str) -> str:

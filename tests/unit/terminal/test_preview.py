@@ -37,17 +37,27 @@ class TestAddress:
 class TestVenue:
     def test_shares_the_apis_origin_by_default(self) -> None:
         venue = Venue()
-        assert venue.is_shared
+        assert venue.in_sandbox("whatever.example", "env-1")
         assert venue.url("env-1", 80) == "/preview/env-1/80/"
         assert venue.admits("whatever.example", "env-1")
 
     def test_gives_each_environment_an_origin(self) -> None:
         venue = Venue("https://*.preview.example.com")
-        assert not venue.is_shared
         assert venue.url("env-1", 80) == "https://env-1.preview.example.com/preview/env-1/80/"
-        assert venue.admits("ENV-1.preview.example.com", "env-1")
-        for host in ("env-2.preview.example.com", "preview.example.com", "dev.example.com", "", "[::1"):
+        own = "ENV-1.preview.example.com"
+        assert venue.admits(own, "env-1")
+        assert not venue.in_sandbox(own, "env-1")
+
+    def test_shows_none_at_the_origin_of_another(self) -> None:
+        venue = Venue("https://*.preview.example.com")
+        for host in ("env-2.preview.example.com", "a.env-1.preview.example.com", "ENV-2.PREVIEW.example.com"):
             assert not venue.admits(host, "env-1")
+
+    def test_shows_it_in_a_sandbox_where_the_api_is(self) -> None:
+        venue = Venue("https://*.preview.example.com")
+        for host in ("dev.example.com", "preview.example.com", "env-1.preview.example.com:8443", "", "[::1"):
+            assert venue.admits(host, "env-1")
+            assert venue.in_sandbox(host, "env-1")
 
 
 class TestRedirects:

@@ -50,11 +50,11 @@ class PreviewMiddleware:
 
 @dataclass(frozen=True, slots=True)
 class _Admission:
-    """Who it is. `with_authorization`: that header was not for us. `secret`: for a cookie that is to be given."""
+    """Who it is. `with_authorization`: that header was not for us. `by_ticket`: which is used up now."""
 
     caller: Caller
     with_authorization: bool = False
-    secret: str | None = None
+    by_ticket: bool = False
 
 
 async def _answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,9 +97,10 @@ async def _pass(connection: HTTPConnection, state: TerminalState, receive: Recei
     set_actor(admission.caller.user_id)
     structlog.contextvars.bind_contextvars(user_id=admission.caller.user_id, environment_id=address.environment_id)
     environment = await state.previews.admit(admission.caller, address.environment_id)
-    query = _without_ticket(scope["query_string"]) if admission.secret is not None else scope["query_string"]
-    if admission.secret is not None and scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}:
-        await _welcome(connection, state, address, query, admission.secret)(scope, receive, send)
+    query = _without_ticket(scope["query_string"]) if admission.by_ticket else scope["query_string"]
+    if admission.by_ticket and scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}:
+        secret = await state.previews.grant(admission.caller, address.environment_id)
+        await _welcome(connection, state, address, query, secret)(scope, receive, send)
         return
     scheme = str(_HTTP_SCHEME.get(scope["scheme"], scope["scheme"]))
     asker = Asker(client_address(scope), scheme, host)
@@ -130,11 +131,12 @@ async def _admission(connection: HTTPConnection, state: TerminalState, address: 
         except UnauthenticatedError as error:
             failure = error
         else:
-            return _Admission(caller, secret=await state.previews.grant(caller, address.environment_id))
+            return _Admission(caller, by_ticket=True)
     for secret in preview_cookies(connection.scope["headers"])[:3]:
         recalled = await state.previews.recall(secret, address.environment_id)
         if recalled is not None:
-            check_site(connection, state.venue)
+            in_sandbox = state.venue.in_sandbox(connection.headers.get("host", ""), address.environment_id)
+            check_site(connection, in_sandbox=in_sandbox)
             return _Admission(recalled, with_authorization=not (token or "").startswith(API_KEY_PREFIX))
     raise failure
 

@@ -42,7 +42,7 @@ class _Passage:
         self._visit = visit
         self._work = work
         self._exchange = exchange
-        self._in_sandbox = state.venue.is_shared
+        self._in_sandbox = state.venue.in_sandbox(visit.asker.host, visit.address.environment_id)
         self._answer_seconds = state.settings.preview_answer_seconds
         self._patience: asyncio.Timeout | None = None
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from starlette.requests import HTTPConnection
 
 from services.terminal.domain import OriginRefusedError
-from services.terminal.preview.address import Venue
 
 
-def check_site(connection: HTTPConnection, venue: Venue) -> None:
+def check_site(connection: HTTPConnection, *, in_sandbox: bool) -> None:
     """Refuse what a page of another origin sends with our cookie, unless somebody has followed a link.
 
     `SameSite=Lax` keeps other sites out; this keeps out previews of others at a neighbouring address. Pages in a
@@ -17,14 +16,10 @@ def check_site(connection: HTTPConnection, venue: Venue) -> None:
     """
     headers = connection.headers
     origin = headers.get("origin")
-    if (
-        origin is not None
-        and not _is_own(origin, headers.get("host", ""))
-        and not (origin == "null" and venue.is_shared)
-    ):
+    if origin is not None and not _is_own(origin, headers.get("host", "")) and not (origin == "null" and in_sandbox):
         raise OriginRefusedError
     is_link = headers.get("sec-fetch-mode") == "navigate" and connection.scope.get("method") in {"GET", "HEAD"}
-    if headers.get("sec-fetch-site") == "same-site" and not venue.is_shared and not is_link:
+    if headers.get("sec-fetch-site") == "same-site" and not in_sandbox and not is_link:
         raise OriginRefusedError
 
 

@@ -57,7 +57,8 @@ async def _open(dialogue: Dialogue, visit: Visit, state: TerminalState, scope: S
 
 def _headers(answer: Response, visit: Visit, state: TerminalState) -> list[tuple[bytes, bytes]]:
     given = [(name.encode("latin-1"), value.encode("utf-8")) for name, value in answer.headers.raw_items()]
-    kept = to_browser(given, visit.address, visit.asker.host, in_sandbox=state.venue.is_shared)
+    in_sandbox = state.venue.in_sandbox(visit.asker.host, visit.address.environment_id)
+    kept = to_browser(given, visit.address, visit.asker.host, in_sandbox=in_sandbox)
     return [(name, value) for name, value in kept if not name.startswith(b"sec-websocket-")]
 
 
