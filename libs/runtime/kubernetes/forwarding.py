@@ -92,8 +92,11 @@ class KubernetesByteStream:
             await self._socket.pong(message.data)
         elif message.type is aiohttp.WSMsgType.BINARY and message.data:
             self._sort(message.data[0], message.data[1:])
-        elif message.type in ENDS:
+        elif message.type is aiohttp.WSMsgType.CLOSE:
             self._has_ended = True
+        elif message.type in ENDS and not self._has_ended:
+            # Without a goodbye it is not the program's end.
+            self._fail("the connection to the cluster broke")
 
     def _sort(self, channel: int, data: bytes) -> None:
         if channel not in self._introduced:

@@ -62,7 +62,17 @@ async def forward(context: Context, request: web.Request, target: Target) -> web
     async with context.following():
         for channel in range(2 * len(ports)):
             await socket.send_bytes(bytes([channel]) + ports[channel // 2].to_bytes(2, "little"))
-        await _forward(socket, container, ports)
+        frozen: asyncio.Task[Any] = asyncio.create_task(context.frozen.wait())
+        try:
+            await _forward(socket, container, ports, frozen)
+        finally:
+            frozen.cancel()
+        if context.frozen.is_set():
+            # The network is dead, and when it is back the connection is gone.
+            await context.until_thawed()
+            if request.transport is not None:
+                request.transport.abort()
+        await socket.close()
     return socket
 
 
@@ -72,12 +82,14 @@ def _port(text: str) -> int:
     return int(text)
 
 
-async def _forward(socket: web.WebSocketResponse, container: Container, ports: list[int]) -> None:
+async def _forward(
+    socket: web.WebSocketResponse, container: Container, ports: list[int], frozen: asyncio.Task[Any]
+) -> None:
     dials = [await container.dial([sys.executable, "-I", "-S", "-c", _DIAL, str(port)]) for port in ports]
     incoming: asyncio.Task[Any] = asyncio.create_task(_receive(socket, dials))
     outgoing = asyncio.gather(*(_send(socket, 2 * index, dial, ports[index]) for index, dial in enumerate(dials)))
     try:
-        await asyncio.wait([incoming, outgoing], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([incoming, outgoing, frozen], return_when=asyncio.FIRST_COMPLETED)
     finally:
         incoming.cancel()
         outgoing.cancel()
@@ -86,7 +98,6 @@ async def _forward(socket: web.WebSocketResponse, container: Container, ports: l
             with contextlib.suppress(ProcessLookupError):
                 dial.kill()
             await dial.wait()
-        await socket.close()
 
 
 async def _receive(socket: web.WebSocketResponse, dials: list[asyncio.subprocess.Process]) -> None:

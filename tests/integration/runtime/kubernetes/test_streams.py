@@ -16,6 +16,7 @@ from libs.runtime.port import RuntimeUnavailableError, TerminalSize
 from tests.fakes.kube import FakeCluster
 from tests.integration.runtime.kubernetes.helpers import IMPATIENT
 from tests.runtime_contract.kube import kubernetes_runtime
+from tests.runtime_contract.test_ports import ECHO, connected, serving
 from tests.runtime_contract.workspaces import (
     Driver,
     Workspaces,
@@ -107,6 +108,46 @@ async def test_a_stream_ends_when_its_connection_is_dead_without_a_word(
     await stream.close()
     async with opened(await runtime.exec(ref, ["pgrep", "-x", "cat"], tty=False)) as looking:
         assert await read_all(looking) == b""
+
+
+async def test_so_does_a_connection_to_a_port(hasty: tuple[KubernetesRuntime, FakeCluster]) -> None:
+    runtime, cluster = hasty
+    driver = cast("Driver", runtime)
+    ref = await Workspaces(driver).start()
+    async with serving(driver, ref, ECHO, "127.0.0.1", 8123), connected(driver, ref, 8123) as stream:
+        reading = asyncio.ensure_future(stream.read())
+        # Three times as long as a dead connection would last.
+        assert await asyncio.wait({reading}, timeout=1.5) == (set(), {reading})
+        await stream.write(b"hello")
+        assert await reading == b"hello"
+        cluster.freeze()
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(10):
+                await stream.read()
+        cluster.thaw()
+
+
+async def test_a_connection_to_a_port_whose_server_goes_away_is_broken(
+    runtime: KubernetesRuntime, cluster: FakeCluster, workspaces: Workspaces
+) -> None:
+    ref = await workspaces.start()
+    driver = cast("Driver", runtime)
+    program = await runtime.exec(ref, ["python3", "-c", ECHO, "127.0.0.1", "8123"], tty=False)
+    await read_until(program, b"ready")
+    async with connected(driver, ref, 8123) as stream:
+        await stream.write(b"hello")
+        assert await stream.read() == b"hello"
+        reading = asyncio.ensure_future(stream.read())
+        await asyncio.sleep(0)
+        await cluster.hang_up()
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(5):
+                await reading
+        with pytest.raises(RuntimeUnavailableError) as caught:
+            await runtime.connect(ref, 8123)
+    assert caught.value.reason == "ClusterUnreachable"
+    await cluster.listen()
+    await program.close()
 
 
 async def test_a_silent_process_on_a_live_connection_is_left_alone(
