@@ -27,7 +27,7 @@ _HANDSHAKE = b"sec-websocket-"
 _NOT_ITS_BUSINESS = frozenset(
     {b"strict-transport-security", b"public-key-pins", b"expect-ct", b"alt-svc", b"clear-site-data"}
     | {b"nel", b"report-to", b"reporting-endpoints", b"service-worker-allowed", b"origin-agent-cluster"}
-    | {b"date", b"server", b"set-login"}
+    | {b"date", b"server", b"set-login", b"surrogate-control", b"cdn-cache-control"}
 )
 _TO_THE_GATEWAY = b"x-accel-"
 _PLACES = frozenset({b"location", b"content-location"})
@@ -78,10 +78,11 @@ def to_application(
 def to_browser(
     headers: Iterable[tuple[bytes, bytes]], address: PreviewAddress, host: str, *, in_sandbox: bool
 ) -> Headers:
-    """For the answer. Its cookies stay below the port's address; redirects lead where they can be followed."""
+    """For the answer. Its cookies stay below the port's address; redirects lead where they can be followed; no cache
+    on the way keeps anything, for it would give it to others."""
     given = [(name.lower(), value) for name, value in headers]
-    dropped = _HOP_BY_HOP | _NOT_ITS_BUSINESS | _named_in_connection(given)
-    kept: Headers = []
+    dropped = _HOP_BY_HOP | _NOT_ITS_BUSINESS | {b"cache-control"} | _named_in_connection(given)
+    kept: Headers = [(b"cache-control", _for_the_browser_alone(given))]
     for name, value in given:
         if name in dropped or name.startswith(_TO_THE_GATEWAY):
             continue
@@ -118,6 +119,12 @@ def _named_in_connection(headers: Headers) -> frozenset[bytes]:
     return frozenset(
         token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")
     )
+
+
+def _for_the_browser_alone(headers: Headers) -> bytes:
+    given = [part.strip() for name, value in headers if name == b"cache-control" for part in value.split(b",")]
+    shared = (b"public", b"private", b"s-maxage")
+    return b", ".join([b"private", *(part for part in given if part and not part.lower().startswith(shared))])
 
 
 def _is_ours(name: bytes) -> bool:

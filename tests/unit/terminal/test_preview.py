@@ -143,16 +143,30 @@ class TestAnswerHeaders:
     )
     def test_cookies_stay_below_the_port(self, cookie: bytes, expected: bytes) -> None:
         kept = to_browser([(b"Set-Cookie", cookie)], ADDRESS, "dev.example.com", in_sandbox=False)
-        assert kept == [(b"set-cookie", expected)]
+        assert kept == [(b"cache-control", b"private"), (b"set-cookie", expected)]
 
     @pytest.mark.parametrize("cookie", [b"devpocket_preview=x", b" DEVPOCKET_PREVIEW =x; Path=/"])
     def test_our_cookie_is_not_theirs_to_set(self, cookie: bytes) -> None:
-        assert to_browser([(b"set-cookie", cookie)], ADDRESS, "h", in_sandbox=False) == []
+        kept = to_browser([(b"set-cookie", cookie)], ADDRESS, "h", in_sandbox=False)
+        assert kept == [(b"cache-control", b"private")]
 
     def test_they_speak_for_no_other_page_and_not_to_the_gateway(self) -> None:
         names = ["X-Accel-Redirect", "Clear-Site-Data", "Strict-Transport-Security", "Alt-Svc", "NEL", "Report-To"]
         given = [(name.encode(), b"x") for name in [*names, "Service-Worker-Allowed", "Keep-Alive"]]
-        assert to_browser([*given, (b"ETag", b"y")], ADDRESS, "h", in_sandbox=False) == [(b"etag", b"y")]
+        kept = to_browser([*given, (b"ETag", b"y")], ADDRESS, "h", in_sandbox=False)
+        assert kept == [(b"cache-control", b"private"), (b"etag", b"y")]
+
+    @pytest.mark.parametrize(
+        ("said", "expected"),
+        [
+            (b"public, max-age=60, s-maxage=600", b"private, max-age=60"),
+            (b"no-store", b"private, no-store"),
+            (b"Private , Immutable", b"private, Immutable"),
+        ],
+    )
+    def test_no_cache_on_the_way_keeps_them(self, said: bytes, expected: bytes) -> None:
+        kept = to_browser([(b"Cache-Control", said)], ADDRESS, "h", in_sandbox=False)
+        assert kept == [(b"cache-control", expected)]
 
     def test_the_sandbox_comes_beside_their_own_policy(self) -> None:
         kept = to_browser([(b"Content-Security-Policy", b"default-src *")], ADDRESS, "h", in_sandbox=True)

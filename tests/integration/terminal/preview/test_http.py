@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.terminal.preview.harness import PORT, Owner, headers_of
+from libs.runtime.port import WorkspaceRef
+from tests.integration.terminal.preview.harness import PORT, Owner, Street, headers_of
 from tests.integration.terminal.workspace.harness import problem
+from tests.runtime_contract.workspaces import Workspaces
+from tests.support.app import eventually
 
 MIB = 1 << 20
 
@@ -206,6 +209,27 @@ class TestTrouble:
             codes = sorted(problem(answer) for answer in answers)
             assert codes == [(429, "too_many_at_once"), *[(504, "no_answer")] * 8]
             assert (await http.get(f"{alice.prefix}/")).status_code == 200
+
+
+async def test_whoever_leaves_leaves_nothing_behind(street: Street, alice: Owner) -> None:
+    """The application is hung up on, and the place is free again."""
+    ref = WorkspaceRef(alice.environment_id, alice.user_id)
+    # State 01: an established connection, here that of the application's side.
+    look = f"grep -c ':{PORT:04X} .* 01 ' /proc/net/tcp || true"
+
+    async def connections() -> int:
+        return int((await Workspaces(street.runtime).run(ref, look))[1])
+
+    async def none() -> bool:
+        return await connections() == 0
+
+    await eventually(none)
+    for _ in range(12):
+        async with alice.browser() as http, http.stream("GET", f"{alice.prefix}/events") as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            assert await connections() >= 1
+    await eventually(none)
 
 
 async def test_ports_are_listed_with_their_addresses(alice: Owner) -> None:
