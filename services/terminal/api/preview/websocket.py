@@ -19,6 +19,7 @@ from services.terminal.service.work import EndedError, Work
 
 _SWITCHING = 101
 _NO_STATUS = 1005
+_GOODBYE_SECONDS = 0.5
 
 
 async def answer_websocket(visit: Visit, state: TerminalState, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,8 +99,10 @@ class _Passage:
             await asyncio.gather(*tasks, return_exceptions=True)
         closing = self._work.closing
         if closing is not None:
-            with suppress(RuntimeError, OSError):
-                await send({"type": "websocket.close", "code": closing.socket_code, "reason": closing.message})
+            # One that takes nothing does not hear it either, and is hung up on.
+            with suppress(RuntimeError, OSError, TimeoutError):
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    await send({"type": "websocket.close", "code": closing.socket_code, "reason": closing.message})
 
     async def _up(self, receive: Receive) -> None:
         while True:
