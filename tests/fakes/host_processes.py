@@ -19,6 +19,7 @@ from libs.runtime.port import (
     WorkspaceNotRunningError,
     WorkspaceRef,
 )
+from tests.fakes.no_ports import NoPorts
 
 
 class HostProcess:
@@ -74,7 +75,7 @@ class HostProcess:
         await self.close()
 
 
-class HostProcessRuntime:
+class HostProcessRuntime(NoPorts):
     """Every workspace runs here, unless `stopped`; `away` for as many calls as it says."""
 
     def __init__(self, home: Path, *, path: str = "/usr/bin:/bin") -> None:

@@ -16,7 +16,7 @@ from libs.common.contracts.identity import Plan
 from libs.common.ids import new_id
 from libs.runtime.port import WorkspaceRef
 from tests.integration.terminal.harness import TIMEOUT_S, Service, running_service
-from tests.integration.terminal.workspace.harness import runtimes
+from tests.integration.terminal.workspace.harness import sites
 from tests.runtime_contract.workspaces import Driver, Workspaces, make_spec, opened, read_until
 from tests.support import webapp
 from tests.support.servers import Servers
@@ -96,7 +96,7 @@ class Street:
 
 @asynccontextmanager
 async def street_on(kind: str, backend: Servers, **changes: Any) -> AsyncIterator[Street]:
-    async with runtimes(kind) as (ours, theirs), running_service(backend, theirs, **changes) as service:
+    async with sites(kind) as (ours, driver), running_service(backend, driver(), **changes) as service:
         workspaces = Workspaces(ours)
         try:
             async with (
