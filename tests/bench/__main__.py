@@ -7,7 +7,6 @@ import asyncio
 import json
 import os
 import signal
-import statistics
 import sys
 from pathlib import Path
 
@@ -15,50 +14,29 @@ import httpx
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import bus, logins, measures, terminals
+from tests.bench import bus, contest, logins, measures
 from tests.bench.kube.measures import kube_results
-from tests.bench.measures import Result, percentile
+from tests.bench.measures import Result
 from tests.bench.stack import OwnStack, own_stack
 
 _CALL_TIMEOUT_S = 30.0
 
 
-async def terminal_results(url: str, environment_id: str, http: httpx.AsyncClient, quick: bool) -> list[Result]:
-    """Ours beside ttyd and terminado, the same client, the same run."""
-    keystrokes, megabytes = (200, 20) if quick else (2000, 200)
-    results: list[Result] = []
-    for name, server in (
-        ("devpocket", terminals.devpocket(url, environment_id, http)),
-        ("ttyd", terminals.ttyd()),
-        ("terminado", terminals.terminado()),
-    ):
-        async with server as terminal:
-            if terminal is None:
-                print(f"{name} is not installed: left out", file=sys.stderr)
-                continue
-            print(f"measuring {name} …", file=sys.stderr)
-            samples = await measures.echo(terminal, keystrokes)
-            budget = "≤ 1.5 x ttyd" if name == "devpocket" else ""
-            detail = f"p99 {percentile(samples, 99):.3f} ms"
-            results.append(Result(f"keystroke → echo, p50, {name}", statistics.median(samples), "ms", budget, detail))
-            rate = await measures.flood(terminal, megabytes)
-            budget = "≥ 0.8 x ttyd" if name == "devpocket" else ""
-            detail = "did not end in time" if rate == 0 else f"{megabytes} MB"
-            results.append(Result(f"flood, {name}", rate, "MB/s", budget, detail))
-    return results
-
-
-async def measure(stack: OwnStack, quick: bool) -> list[Result]:
+async def measure(stack: OwnStack, only: str | None, quick: bool) -> list[Result]:
     """Everything that needs no cluster."""
     async with httpx.AsyncClient(base_url=stack.url, timeout=_CALL_TIMEOUT_S) as http:
         body = {"username_or_email": stack.email, "password": stack.password}
         token = (await http.post("/api/v1/auth/login", json=body)).raise_for_status().json()["access_token"]
         http.headers["Authorization"] = f"Bearer {token}"
-        print("measuring create → running …", file=sys.stderr)
-        results = await measures.create_to_running(http, 5 if quick else 30)
+        results: list[Result] = []
+        if only != "terminals":
+            print("measuring create → running …", file=sys.stderr)
+            results += await measures.create_to_running(http, 5 if quick else 30)
         async with measures.running_environment(http, "bench") as (environment_id, _):
-            results += await terminal_results(stack.url, environment_id, http, quick)
-            results += await request_results(stack.url, stack.envs_url, token, 2 if quick else 8)
+            # In a thread of its own: its client blocks.
+            results += await asyncio.to_thread(contest.terminal_results, stack.url, environment_id, token, quick)
+            if only != "terminals":
+                results += await request_results(stack.url, stack.envs_url, token, 2 if quick else 8)
         return results
 
 
@@ -92,23 +70,23 @@ def show(results: list[Result], target: Path) -> None:
 
 
 def main() -> int:
-    """`python -m tests.bench [--quick] [--only stack|bus|logins|kubernetes] [--json FILE]`."""
+    """`python -m tests.bench [--quick] [--only stack|terminals|bus|logins|kubernetes] [--json FILE]`."""
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work")
     parser.add_argument("--json", type=Path, default=Path("bench-results/bench.json"), help="where the JSON goes")
     parser.add_argument(
         "--only",
-        choices=("stack", "bus", "logins", "kubernetes"),
-        help="one part of the measurements; kubernetes is among them by default when KUBECONFIG is set",
+        choices=("stack", "terminals", "bus", "logins", "kubernetes"),
+        help="one part; terminals is one of stack, kubernetes is among them by default when KUBECONFIG is set",
     )
     options = parser.parse_args()
     # Whoever asks us to end gets what Ctrl-C gets: everything is cleaned up. A shell's background jobs ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     results: list[Result] = []
-    if options.only in (None, "stack"):
+    if options.only in (None, "stack", "terminals"):
         with own_stack() as stack:
-            results += asyncio.run(measure(stack, options.quick))
+            results += asyncio.run(measure(stack, options.only, options.quick))
     if options.only in (None, "bus"):
         results += asyncio.run(bus.bus_results(options.quick))
     if options.only in (None, "logins"):

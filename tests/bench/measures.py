@@ -15,11 +15,7 @@ from typing import Any
 
 import httpx
 
-from tests.bench.terminals import Terminal
-
 _RUNNING_TIMEOUT_S = 60.0
-_FLOOD_TIMEOUT_S = 40.0
-_ECHO_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -90,56 +86,3 @@ async def requests_per_second(name: str, url: str, token: str, *, budget: str, s
     if rate is None or "Non-2xx" in output:
         raise RuntimeError(f"{url}: {output}")
     return Result(name, float(rate[1]), "requests/s", budget, f"p99 {p99[1] if p99 else '?'}")
-
-
-async def echo(terminal: Terminal, keystrokes: int) -> list[float]:
-    """Milliseconds from one keystroke to its echo, by the terminal's own line discipline."""
-    await _run(terminal, b"cat > /dev/null\n", b"cat > /dev/null")
-    await _quiet(terminal)
-    samples: list[float] = []
-    for _ in range(keystrokes):
-        started = time.perf_counter()
-        await terminal.send(b"x")
-        async with asyncio.timeout(_ECHO_TIMEOUT_S):
-            while b"x" not in await terminal.receive():
-                continue
-        samples.append((time.perf_counter() - started) * 1000)
-    await terminal.send(b"\x03")
-    await _quiet(terminal)
-    return samples
-
-
-async def flood(terminal: Terminal, megabytes: int) -> float:
-    """MB/s of a program that writes as fast as it can; 0 when it does not end in time."""
-    count = megabytes * 1_000_000
-    # The shell joins the quotes, so that the marker shows only in the output and not in the echoed command.
-    await terminal.send(f"stty -onlcr; head -c {count} /dev/zero | tr '\\0' y; echo do''ne-{count}\n".encode())
-    marker = f"done-{count}".encode()
-    started = time.perf_counter()
-    received = 0
-    tail = b""
-    try:
-        async with asyncio.timeout(_FLOOD_TIMEOUT_S):
-            while marker not in tail:
-                data = await terminal.receive()
-                received += len(data)
-                tail = (tail + data)[-len(marker) - len(data) :]
-    except TimeoutError:
-        return 0.0
-    return received / 1_000_000 / (time.perf_counter() - started)
-
-
-async def _run(terminal: Terminal, command: bytes, until: bytes) -> None:
-    await terminal.send(command)
-    seen = b""
-    while until not in seen:
-        seen += await terminal.receive()
-
-
-async def _quiet(terminal: Terminal, pause_s: float = 0.3) -> None:
-    """Read until nothing has come for a while."""
-    while True:
-        try:
-            await asyncio.wait_for(terminal.receive(), pause_s)
-        except TimeoutError:
-            return

@@ -1,154 +1,192 @@
-"""Terminal servers behind one face, so that they are measured by the same client in the same run."""
+"""Terminal servers behind one face and one kind of gateway, so that they are measured alike, by the same client."""
 
 from __future__ import annotations
 
-import asyncio
+import importlib.util
 import json
+import os
 import shutil
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import httpx
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.typing import Subprotocol
 
-from tests.support.servers import free_port
+from libs.cli.stack.gateway import gateway_process, local_config
+from libs.cli.stack.paths import StackPaths
+from services.terminal.protocol import BINARY_SUBPROTOCOL
+from tests.bench.wire import BINARY, TEXT, RawSocket
+from tests.support.servers import free_port, wait_for_port
 
-_START_TIMEOUT_S = 20.0
-_BINARY = Subprotocol("devpocket.terminal.v1+binary")
+# A Python package that carries ttyd's own release for Linux on x86-64.
+_TTYD_PACKAGE = "tmuxd"
+_TTYD_FILE = "data/ttyd/ttyd.x86_64"
 _TERMINADO = """
 import sys, tornado.ioloop, tornado.web
 from terminado import TermSocket, UniqueTermManager
 manager = UniqueTermManager(shell_command=["bash", "--norc"])
-app = tornado.web.Application([(r"/ws", TermSocket, {"term_manager": manager})])
+app = tornado.web.Application([(sys.argv[2], TermSocket, {"term_manager": manager})])
 app.listen(int(sys.argv[1]), "127.0.0.1")
 tornado.ioloop.IOLoop.current().start()
 """
+# Where the gateway passes WebSockets on.
+_PREFIX = "/api/v1/ws"
 
 
 class Terminal(Protocol):
-    """One open shell."""
+    """One open shell. Raises WireError, OSError."""
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Type."""
         ...
 
-    async def receive(self) -> bytes:
-        """The next output; control frames give nothing."""
+    def receive(self, timeout_s: float) -> bytes | bytearray:
+        """The next output; control frames give nothing. Raises TimeoutError."""
+        ...
+
+    def close(self) -> None:
+        """Leave."""
         ...
 
 
 class DevPocketTerminal:
-    """Ours, through the gateway, binary sub-protocol."""
+    """Ours, binary sub-protocol."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: RawSocket) -> None:
         self._socket = socket
+        self.close = socket.close
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """A binary frame."""
-        await self._socket.send(data)
+        self._socket.send(data)
 
-    async def receive(self) -> bytes:
+    def receive(self, timeout_s: float) -> bytes | bytearray:
         """Binary frames are output."""
-        frame = await self._socket.recv()
-        return frame if isinstance(frame, bytes) else b""
+        opcode, payload = self._socket.receive(timeout_s)
+        return payload if opcode == BINARY else b""
 
 
 class TtydTerminal:
     """ttyd: the first byte of a frame says what it is; 0 is input and output."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: RawSocket) -> None:
         self._socket = socket
+        self.close = socket.close
+        socket.send(json.dumps({"AuthToken": "", "columns": 80, "rows": 24}).encode())
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Input."""
-        await self._socket.send(b"0" + data)
+        self._socket.send(b"0" + data)
 
-    async def receive(self) -> bytes:
+    def receive(self, timeout_s: float) -> bytes | bytearray:
         """Output."""
-        frame = await self._socket.recv()
-        return frame[1:] if isinstance(frame, bytes) and frame[:1] == b"0" else b""
+        _, payload = self._socket.receive(timeout_s)
+        if payload[:1] != b"0":
+            return b""
+        del payload[:1]
+        return payload
 
 
 class TerminadoTerminal:
     """terminado: JSON lists."""
 
-    def __init__(self, socket: ClientConnection) -> None:
+    def __init__(self, socket: RawSocket) -> None:
         self._socket = socket
+        self.close = socket.close
 
-    async def send(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Input."""
-        await self._socket.send(json.dumps(["stdin", data.decode()]))
+        self._socket.send(json.dumps(["stdin", data.decode()]).encode(), TEXT)
 
-    async def receive(self) -> bytes:
+    def receive(self, timeout_s: float) -> bytes | bytearray:
         """Output."""
-        kind, *rest = json.loads(await self._socket.recv())
+        kind, *rest = json.loads(self._socket.receive(timeout_s)[1])
         return str(rest[0]).encode() if kind == "stdout" else b""
 
 
-@asynccontextmanager
-async def devpocket(url: str, environment_id: str, http: httpx.AsyncClient) -> AsyncIterator[Terminal]:
-    """A shell in a running environment."""
-    body = {"environment_id": environment_id, "kind": "terminal"}
-    ticket = (await http.post("/api/v1/ws/tickets", json=body)).raise_for_status().json()["ticket"]
-    address = f"{url.replace('http', 'ws', 1)}/api/v1/ws/terminal/{environment_id}?ticket={ticket}"
-    async with connect(address, subprotocols=[_BINARY], max_size=None, compression=None) as socket:
-        yield DevPocketTerminal(socket)
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A terminal server that runs. `open` starts a shell and connects to it."""
+
+    name: str
+    open: Callable[[], Terminal]
 
 
-@asynccontextmanager
-async def ttyd() -> AsyncIterator[Terminal | None]:
-    """An installed ttyd, or None."""
-    program = shutil.which("ttyd")
+def devpocket(url: str, environment_id: str, token: str) -> Server:
+    """Ours: a stack's own gateway, a running environment."""
+
+    def ticket() -> str:
+        body = {"environment_id": environment_id, "kind": "terminal"}
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = httpx.post(f"{url}/api/v1/ws/tickets", json=body, headers=headers)
+        return str(answer.raise_for_status().json()["ticket"])
+
+    address = f"{url.replace('http', 'ws', 1)}{_PREFIX}/terminal/{environment_id}"
+    return Server("devpocket", lambda: DevPocketTerminal(RawSocket(f"{address}?ticket={ticket()}", BINARY_SUBPROTOCOL)))
+
+
+@contextmanager
+def ttyd(folder: Path) -> Iterator[Server | None]:
+    """TTYD, an installed ttyd, or that of the package; None without any."""
+    program = os.environ.get("TTYD") or shutil.which("ttyd") or _packaged_ttyd(folder)
     if program is None:
         yield None
         return
     port = free_port()
-    argv = [program, "-i", "127.0.0.1", "-p", str(port), "-W", "bash", "--norc"]
-    async with (
-        _process(argv, port),
-        connect(
-            f"ws://127.0.0.1:{port}/ws",
-            subprotocols=[Subprotocol("tty")],
-            max_size=None,
-            compression=None,
-        ) as socket,
-    ):
-        await socket.send(json.dumps({"AuthToken": "", "columns": 80, "rows": 24}).encode())
-        yield TtydTerminal(socket)
+    argv = [program, "-i", "127.0.0.1", "-p", str(port), "-b", _PREFIX, "-W", "bash", "--norc"]
+    with _process(argv, port), _gateway(folder / "ttyd", port) as url:
+        yield Server("ttyd", lambda: TtydTerminal(RawSocket(f"{url}{_PREFIX}/ws", "tty")))
 
 
-@asynccontextmanager
-async def terminado() -> AsyncIterator[Terminal | None]:
-    """terminado in a process of its own, or None when it is not installed."""
-    try:
-        import terminado as installed  # noqa: F401
-    except ImportError:
+@contextmanager
+def terminado(folder: Path) -> Iterator[Server | None]:
+    """In a process of its own; None when it is not installed."""
+    if importlib.util.find_spec("terminado") is None:
         yield None
         return
     port = free_port()
-    async with (
-        _process([sys.executable, "-c", _TERMINADO, str(port)], port),
-        connect(f"ws://127.0.0.1:{port}/ws", max_size=None, compression=None) as socket,
+    path = f"{_PREFIX}/terminado"
+    with (
+        _process([sys.executable, "-c", _TERMINADO, str(port), path], port),
+        _gateway(folder / "terminado", port) as url,
     ):
-        yield TerminadoTerminal(socket)
+        yield Server("terminado", lambda: TerminadoTerminal(RawSocket(f"{url}{path}")))
 
 
-@asynccontextmanager
-async def _process(argv: list[str], port: int) -> AsyncIterator[None]:
-    quiet = asyncio.subprocess.DEVNULL
-    process = await asyncio.create_subprocess_exec(*argv, stdin=quiet, stdout=quiet, stderr=quiet)
-    try:
-        async with asyncio.timeout(_START_TIMEOUT_S):
-            while True:
-                with suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", port)
-                    writer.close()
-                    break
-                await asyncio.sleep(0.02)
-        yield
-    finally:
-        process.terminate()
-        await process.wait()
+def _packaged_ttyd(folder: Path) -> str | None:
+    package = importlib.util.find_spec(_TTYD_PACKAGE)
+    packaged = Path(package.origin).parent / _TTYD_FILE if package is not None and package.origin else None
+    if packaged is None or not packaged.exists() or os.uname().machine != "x86_64":
+        return None
+    # Wheels do not say that it may be run.
+    program = folder / "ttyd.program"
+    shutil.copyfile(packaged, program)
+    program.chmod(0o700)
+    return str(program)
+
+
+@contextmanager
+def _gateway(folder: Path, upstream: int) -> Iterator[str]:
+    """The gateway of our stack, from the same template, in front of another server."""
+    paths = StackPaths(folder)
+    paths.create()
+    port = free_port()
+    address = [f"127.0.0.1:{upstream}"]
+    config = local_config(paths, port, dict.fromkeys(("auth", "envs", "orchestrator", "terminal"), address), 0)
+    with _process(list(gateway_process(config, paths, port).argv), port):
+        yield f"ws://127.0.0.1:{port}"
+
+
+@contextmanager
+def _process(argv: list[str], port: int) -> Iterator[None]:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet) as process:
+        try:
+            wait_for_port(port, process)
+            yield
+        finally:
+            process.terminate()
