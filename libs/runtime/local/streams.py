@@ -24,7 +24,7 @@ class DescriptorReader:
         self._size = 0
         self._ended = False
         self._listening = False
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiters: deque[asyncio.Future[None]] = deque()
         self._listen()
 
     @property
@@ -38,14 +38,22 @@ class DescriptorReader:
             if self._ended:
                 return b""
             self._listen()
-            if self._waiter is None:
-                self._waiter = self._loop.create_future()
-            # Shielded: several readers may wait, and one that is cancelled takes nothing from the others.
-            await asyncio.shield(self._waiter)
+            await self._more()
         data = self._take(max_bytes)
         if self._size < HIGH_WATER_BYTES // 2 and not self._ended:
             self._listen()
         return data
+
+    async def _more(self) -> None:
+        # Of its own for each: several readers may wait, and one that is cancelled takes nothing from the others.
+        waiter = self._loop.create_future()
+        self._waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            raise
 
     def _take(self, max_bytes: int) -> bytes:
         if len(self._chunks) > 1:
@@ -95,8 +103,8 @@ class DescriptorReader:
             self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None:
-            waiter, self._waiter = self._waiter, None
+        while self._waiters:
+            waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -125,11 +133,14 @@ class DescriptorWriter:
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
 
+    def write_now(self, data: bytes | memoryview) -> int:
+        """How many bytes the other side takes at once; none while others wait to write. Raises as `write`."""
+        return 0 if self._turn.locked() else self._try(data)
+
     async def write(self, data: bytes) -> None:
         """All of `data`. Raises BrokenPipeError when nobody will ever read it."""
         rest = memoryview(data)
-        if not self._turn.locked():
-            rest = rest[self._try(rest) :]
+        rest = rest[self.write_now(rest) :]
         if rest:
             async with self._turn:
                 while rest:
@@ -142,7 +153,7 @@ class DescriptorWriter:
         async with self._turn:
             pass
 
-    def _try(self, data: memoryview) -> int:
+    def _try(self, data: bytes | memoryview) -> int:
         if self._closed:
             raise BrokenPipeError(errno.EPIPE, "the process has ended")
         try:
