@@ -29,7 +29,7 @@ def service_process(
         "--port": port,
         "--loop": "uvloop",
         "--http": "httptools",
-        "--ws": "libs.common.http.flight:FlightProtocol",
+        "--ws": "libs.common.http.websocket:WebSocketProtocol",
         "--ws-ping-interval": _WS_PING_S,
         "--ws-ping-timeout": _WS_PING_TIMEOUT_S,
         "--ws-max-size": _WS_MAX_BYTES,

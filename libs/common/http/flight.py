@@ -44,11 +44,23 @@ class FlightProtocol(WebSocketsSansIOProtocol):
             await super().send(message)
             return
         size = _size(message.get("bytes"), message.get("text"))
+        await self.room_for(size)
+        await super().send(message)
+        self.count(size)
+
+    def has_room(self, size: int) -> bool:
+        """Whether a message of so many bytes may be sent now."""
         most = IN_FLIGHT_BYTES + (_SPARE_BYTES if size <= _SMALL_BYTES else 0)
-        while self._sent - self._received > most and not self.disconnected:
+        return self._sent - self._received <= most
+
+    async def room_for(self, size: int) -> None:
+        """Wait until there is, or the client is gone."""
+        while not self.has_room(size) and not self.disconnected:
             self._news.clear()
             await self._news.wait()
-        await super().send(message)
+
+    def count(self, size: int) -> None:
+        """A message of so many bytes was sent."""
         self._sent += size
         if self._sent - self._asked >= _ASK_EVERY_BYTES and not self.transport.is_closing():
             self._ask()

@@ -31,7 +31,7 @@ from libs.common.contracts.events import (
 )
 from libs.common.contracts.identity import Plan, Scope
 from libs.common.contracts.users import UserApiKeyCreated, UserRegistered, UserSessionsRevoked, UserState
-from libs.common.http.flight import FlightProtocol
+from libs.common.http.websocket import WebSocketProtocol
 from libs.common.ids import new_id
 from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.security.api_keys import ApiKey
@@ -323,7 +323,7 @@ async def running_service(
         host="127.0.0.1",
         port=0,
         http="httptools",
-        ws=FlightProtocol,
+        ws=WebSocketProtocol,
         ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,

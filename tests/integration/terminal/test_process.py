@@ -27,7 +27,7 @@ from tests.support.servers import Servers, free_port
 _FLAGS = {
     "--loop": "uvloop",
     "--http": "httptools",
-    "--ws": "libs.common.http.flight:FlightProtocol",
+    "--ws": "libs.common.http.websocket:WebSocketProtocol",
     "--ws-per-message-deflate": "false",
     "--ws-ping-interval": "25",
     "--ws-ping-timeout": "25",
