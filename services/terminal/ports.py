@@ -25,6 +25,10 @@ class Channel(Protocol):
         """Waits while the client takes nothing. Raises ChannelClosedError."""
         ...
 
+    def send_now(self, frame: Frame) -> bool:
+        """Sends without waiting; False, and nothing is sent, when only `send` can."""
+        ...
+
     async def close(self, socket_code: int, reason: str) -> None:
         """Send the close frame. Raises ChannelClosedError."""
         ...

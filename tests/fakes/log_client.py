@@ -22,6 +22,9 @@ class LogClient:
         self.code: int | None = None
         self._told = asyncio.Event()
 
+    def send_now(self, frame: Frame) -> bool:
+        return False
+
     async def send(self, frame: Frame) -> None:
         """See `Channel`."""
         await self.takes.wait()

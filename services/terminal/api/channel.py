@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from libs.common.http.websocket import direct_socket
 from services.terminal.ports import ChannelClosedError
 from services.terminal.protocol import Frame
 
@@ -15,6 +16,7 @@ class SocketChannel:
 
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
+        self._direct = direct_socket(websocket.scope)
 
     async def send(self, frame: Frame) -> None:
         """A text or a binary frame. Raises ChannelClosedError."""
@@ -25,6 +27,10 @@ class SocketChannel:
                 await self._websocket.send({"type": "websocket.send", "text": frame})
         except _GONE as error:
             raise ChannelClosedError from error
+
+    def send_now(self, frame: Frame) -> bool:
+        """By the short way, which only our own protocol class has."""
+        return self._direct is not None and self._direct.send_now(frame)
 
     async def close(self, socket_code: int, reason: str) -> None:
         """The close frame. Raises ChannelClosedError."""

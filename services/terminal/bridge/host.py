@@ -30,6 +30,10 @@ class LinkChannel:
     def __init__(self, link: Link) -> None:
         self._link = link
 
+    def send_now(self, frame: Frame) -> bool:
+        """Never: a bus takes what it can only after a wait for credit."""
+        return False
+
     async def send(self, frame: Frame) -> None:
         """Raises ChannelClosedError."""
         try:

@@ -67,10 +67,12 @@ class Attachment:
         self._sending_since: float | None = None
         self._task: asyncio.Task[object] | None = None
         self._wake = asyncio.Event()
+        self._resting = False
 
     def wake(self) -> None:
-        """There is something to send."""
-        self._wake.set()
+        """There is output to send. While the sender rests and the client takes it, it leaves at once."""
+        if not (self._resting and self._sent_at_once()):
+            self._wake.set()
 
     @property
     def owes_many_answers(self) -> bool:
@@ -128,8 +130,30 @@ class Attachment:
             if self._source.exit_code is not None:
                 await self._finish(self._source.exit_code)
                 return False
-            await self._wake.wait()
+            await self._rest()
         return True
+
+    async def _rest(self) -> None:
+        self._resting = True
+        try:
+            await self._wake.wait()
+        finally:
+            self._resting = False
+
+    def _sent_at_once(self) -> bool:
+        """Without waking the sender; False when that has to do it, because it needs to wait or to say more."""
+        ring = self._source.ring
+        if self._wake.is_set() or self._source.exit_code is not None or self.position < ring.start:
+            return False
+        data = ring.read(self.position, _FRAME_BYTES)
+        is_all = self.position + len(data) == ring.end
+        frame, used = self._codec.output(data, self.position, final=False)
+        if frame is not None:
+            if not self._channel.send_now(frame):
+                return False
+            self.position += used
+            self._source.progressed()
+        return is_all
 
     async def _send_output(self) -> bool:
         ring = self._source.ring

@@ -47,6 +47,12 @@ class Stream:
         await self.takes.wait()
         self.typed += data
 
+    def write_now(self, data: bytes) -> int:
+        if not self.takes.is_set():
+            return 0
+        self.typed += data
+        return len(data)
+
     async def write_eof(self) -> None:
         return
 
@@ -76,6 +82,9 @@ class Wire:
     def writer(self) -> Writer:
         """Made at its first use: between joining a session and reading, a server still has to accept."""
         return Writer(self._session, self.attachment, counts_binary=self._names_itself)
+
+    def send_now(self, frame: Frame) -> bool:
+        return False
 
     async def send(self, frame: Frame) -> None:
         if isinstance(frame, str):
