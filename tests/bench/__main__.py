@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -15,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import bus, contest, logins, measures
+from tests.bench import crowd as crowds
 from tests.bench.kube.measures import kube_results
 from tests.bench.measures import Result
 from tests.bench.stack import OwnStack, own_stack
 
 _CALL_TIMEOUT_S = 30.0
+_CROWD_ENVIRONMENTS = 5
 
 
 async def measure(stack: OwnStack, only: str | None, quick: bool) -> list[Result]:
@@ -37,7 +40,18 @@ async def measure(stack: OwnStack, only: str | None, quick: bool) -> list[Result
             results += await asyncio.to_thread(contest.terminal_results, stack.url, environment_id, token, quick)
             if only != "terminals":
                 results += await request_results(stack.url, stack.envs_url, token, 2 if quick else 8)
-        return results
+        return results + await crowd(stack, http, token, quick)
+
+
+async def crowd(stack: OwnStack, http: httpx.AsyncClient, token: str, quick: bool) -> list[Result]:
+    """Environments enough for a thousand shells: each has a limit of processes."""
+    async with AsyncExitStack() as environments:
+        ids = [
+            (await environments.enter_async_context(measures.running_environment(http, f"crowd-{number}")))[0]
+            for number in range(_CROWD_ENVIRONMENTS)
+        ]
+        pid = stack.pids["terminal"]
+        return await asyncio.to_thread(crowds.crowd_results, stack.url, ids, token, pid, quick)
 
 
 async def request_results(url: str, envs_url: str, token: str, seconds: int) -> list[Result]:

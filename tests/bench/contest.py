@@ -42,7 +42,7 @@ def terminal_results(url: str, environment_id: str, token: str, quick: bool) -> 
     rounds, keystrokes, megabytes = (2, 300, 20) if quick else (6, 1000, 50)
     with tempfile.TemporaryDirectory(prefix="devpocket-bench-terminals-") as name, ExitStack() as stack:
         folder = Path(name)
-        servers = [terminals.devpocket(url, environment_id, token)]
+        servers = [stack.enter_context(terminals.devpocket(url, environment_id, token))]
         for label, other in (("ttyd", terminals.ttyd), ("terminado", terminals.terminado)):
             server = stack.enter_context(other(folder))
             if server is None:

@@ -41,6 +41,8 @@ def own_stack(**more: str) -> Iterator[OwnStack]:
         **{"ADMIN_EMAIL": email, "ADMIN_PASSWORD": password, "RATE_LIMIT_GLOBAL": "", "RATE_LIMIT_AUTH": ""},
         # No person types like that.
         "TERMINAL_MESSAGES_PER_SECOND": "1000000",
+        "TERMINAL_CONNECTIONS_PER_USER": "2000",
+        "TERMINAL_SESSIONS_PER_USER": "2000",
         **more,
     }
     with tempfile.TemporaryDirectory(prefix="devpocket-bench-") as folder:

@@ -52,13 +52,32 @@ class Terminal(Protocol):
         """Leave."""
         ...
 
+    def fileno(self) -> int:
+        """For selectors."""
+        ...
 
-class DevPocketTerminal:
-    """Ours, binary sub-protocol."""
+    @property
+    def has_more(self) -> bool:
+        """Whether output was read that `receive` has not given yet."""
+        ...
+
+
+class SocketTerminal:
+    """What all have in common."""
 
     def __init__(self, socket: RawSocket) -> None:
         self._socket = socket
         self.close = socket.close
+        self.fileno = socket.fileno
+
+    @property
+    def has_more(self) -> bool:
+        """See Terminal."""
+        return self._socket.has_more
+
+
+class DevPocketTerminal(SocketTerminal):
+    """Ours, binary sub-protocol."""
 
     def send(self, data: bytes) -> None:
         """A binary frame."""
@@ -70,12 +89,11 @@ class DevPocketTerminal:
         return payload if opcode == BINARY else b""
 
 
-class TtydTerminal:
+class TtydTerminal(SocketTerminal):
     """ttyd: the first byte of a frame says what it is; 0 is input and output."""
 
     def __init__(self, socket: RawSocket) -> None:
-        self._socket = socket
-        self.close = socket.close
+        super().__init__(socket)
         socket.send(json.dumps({"AuthToken": "", "columns": 80, "rows": 24}).encode())
 
     def send(self, data: bytes) -> None:
@@ -91,12 +109,8 @@ class TtydTerminal:
         return payload
 
 
-class TerminadoTerminal:
+class TerminadoTerminal(SocketTerminal):
     """terminado: JSON lists."""
-
-    def __init__(self, socket: RawSocket) -> None:
-        self._socket = socket
-        self.close = socket.close
 
     def send(self, data: bytes) -> None:
         """Input."""
@@ -116,17 +130,18 @@ class Server:
     open: Callable[[], Terminal]
 
 
-def devpocket(url: str, environment_id: str, token: str) -> Server:
+@contextmanager
+def devpocket(url: str, environment_id: str, token: str) -> Iterator[Server]:
     """Ours: a stack's own gateway, a running environment."""
-
-    def ticket() -> str:
-        body = {"environment_id": environment_id, "kind": "terminal"}
-        headers = {"Authorization": f"Bearer {token}"}
-        answer = httpx.post(f"{url}/api/v1/ws/tickets", json=body, headers=headers)
-        return str(answer.raise_for_status().json()["ticket"])
-
+    body = {"environment_id": environment_id, "kind": "terminal"}
     address = f"{url.replace('http', 'ws', 1)}{_PREFIX}/terminal/{environment_id}"
-    return Server("devpocket", lambda: DevPocketTerminal(RawSocket(f"{address}?ticket={ticket()}", BINARY_SUBPROTOCOL)))
+    with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}) as http:
+
+        def open_shell() -> Terminal:
+            ticket = http.post("/api/v1/ws/tickets", json=body).raise_for_status().json()["ticket"]
+            return DevPocketTerminal(RawSocket(f"{address}?ticket={ticket}", BINARY_SUBPROTOCOL))
+
+        yield Server("devpocket", open_shell)
 
 
 @contextmanager

@@ -65,6 +65,11 @@ class RawSocket:
             self.send(struct.pack("!H", 1000), _CLOSE)
         self._socket.close()
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something was read that `receive` has not given yet."""
+        return bool(self._buffer)
+
     def fileno(self) -> int:
         """For selectors."""
         return self._socket.fileno()
