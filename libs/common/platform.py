@@ -15,6 +15,7 @@ import structlog
 from libs.common import mongo, redis
 from libs.common.http.health import Health, Probe
 from libs.common.http.rate_limit import RateLimiter
+from libs.common.loop_watch import LoopWatch, keep_what_is_loaded
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.outbox import OutboxRelay, StreamPublisher
 from libs.common.security.api_keys import ApiKeyVerifier, KeyDirectory
@@ -73,6 +74,7 @@ class Platform:
         )
         self.sightings = Sightings(self._tell)
         self.limiter = RateLimiter(settings)
+        self.loop_watch = LoopWatch()
         self.health = Health(
             {
                 "database": lambda: mongo.ping(self.mongo),
@@ -104,12 +106,13 @@ class Platform:
 
         A step that fails is logged and the whole start is tried again; `/health/ready` says 503 meanwhile.
         """
-        task = asyncio.create_task(self._start(prepare, run))
+        tasks = [asyncio.create_task(self._start(prepare, run)), asyncio.create_task(self.loop_watch.run())]
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _start(self, prepare: Step, run: Step | None) -> None:
         steps: list[Step] = [prepare, self.outbox.start, self.revocations.load, self.revocations.start]
@@ -120,6 +123,7 @@ class Platform:
         await self.health.wait_for_all()
         for step in steps:
             await _until_it_works(step)
+        keep_what_is_loaded()
         self.health.mark_started()
         log.info("service is ready")
 
