@@ -6,15 +6,17 @@ its parser as ever. `uvicorn --ws libs.common.http.websocket:WebSocketProtocol`,
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import MutableMapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
+from typing import Protocol as Interface
 
 from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.protocols.utils import ClientDisconnected
 from websockets.frames import Opcode
 from websockets.http11 import Request
-from websockets.protocol import State
+from websockets.protocol import Protocol, State
 
 from libs.common.http.flight import FlightProtocol
 
@@ -36,7 +38,7 @@ _MESSAGE_COSTS_BYTES = 64
 _LONGEST_HEAD_BYTES = 14
 
 
-class DirectSocket(Protocol):
+class DirectSocket(Interface):
     """What a handler may use instead of ASGI's `send`, which runs through every middleware."""
 
     def send_now(self, frame: str | bytes) -> bool:
@@ -51,10 +53,41 @@ def direct_socket(scope: MutableMapping[str, Any]) -> DirectSocket | None:
 
 
 class WebSocketProtocol(FlightProtocol):
+class _Inbox(asyncio.Queue[Any]):
+    """A queue for one reader. Of asyncio's own, four empty collections would cost each connection 3 KiB."""
+
+    def __init__(self) -> None:
+        self._messages: list[Any] = []
+        self._waiter: asyncio.Future[None] | None = None
+
+    def qsize(self) -> int:
+        """How many messages wait."""
+        return len(self._messages)
+
+    def empty(self) -> bool:
+        """Whether none does."""
+        return not self._messages
+
+    def put_nowait(self, item: Any) -> None:
+        """One more at the end."""
+        self._messages.append(item)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def get(self) -> Any:
+        """The first one."""
+        while not self._messages:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        return self._messages.pop(0)
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn makes one for each connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.queue = _Inbox()
         # The beginning of a frame, and how much of it is needed to go on.
         self._rest = bytearray()
         self._wanted = 0
@@ -129,6 +162,8 @@ class WebSocketProtocol(FlightProtocol):
         """ASGI's `send`."""
         if message["type"] != "websocket.send" or not self._is_open():
             await super().send(message)
+            if message["type"] == "websocket.accept":
+                self._forget_handshake()
             return
         data = message.get("bytes")
         frame: str | bytes = message["text"] if data is None else data  # type: ignore[assignment]
@@ -137,6 +172,12 @@ class WebSocketProtocol(FlightProtocol):
         if not self._is_open():
             raise ClientDisconnected
         self._write(frame)
+
+    def _forget_handshake(self) -> None:
+        """Some kilobytes that would stay as long as the connection; uvicorn's parser holds the request as well."""
+        del self.request, self.response
+        self.conn.parser = Protocol.parse(self.conn)
+        next(self.conn.parser)
 
     def send_now(self, frame: str | bytes) -> bool:
         """See DirectSocket."""
