@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections import deque
 
 # Reading stops above this many waiting bytes, which pauses the writer on the other side.
 HIGH_WATER_BYTES = 256 * 1024
@@ -20,11 +19,11 @@ class DescriptorReader:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._loop = asyncio.get_running_loop()
-        self._chunks: deque[bytes] = deque()
+        self._chunks: list[bytes] = []
         self._size = 0
         self._ended = False
         self._listening = False
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._waiters: list[asyncio.Future[None]] = []
         self._listen()
 
     @property
@@ -56,20 +55,17 @@ class DescriptorReader:
             raise
 
     def _take(self, max_bytes: int) -> bytes:
-        if len(self._chunks) > 1:
-            parts, size = [], 0
-            while self._chunks and size + len(self._chunks[0]) <= max_bytes:
-                parts.append(self._chunks.popleft())
-                size += len(parts[-1])
-            if parts:
-                self._size -= size
-                return b"".join(parts)
-        chunk = self._chunks.popleft()
-        if len(chunk) > max_bytes:
-            self._chunks.appendleft(chunk[max_bytes:])
-            chunk = chunk[:max_bytes]
-        self._size -= len(chunk)
-        return chunk
+        count = size = 0
+        while count < len(self._chunks) and size + len(self._chunks[count]) <= max_bytes:
+            size += len(self._chunks[count])
+            count += 1
+        if count:
+            data = self._chunks[0] if count == 1 else b"".join(self._chunks[:count])
+            del self._chunks[:count]
+        else:
+            data, self._chunks[0] = self._chunks[0][:max_bytes], self._chunks[0][max_bytes:]
+        self._size -= len(data)
+        return data
 
     def _listen(self) -> None:
         if not self._listening and not self._ended:
@@ -103,8 +99,8 @@ class DescriptorReader:
             self._wake()
 
     def _wake(self) -> None:
-        while self._waiters:
-            waiter = self._waiters.popleft()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter, deque
+from collections import Counter
 from typing import Protocol
 
 from libs.runtime.holder.inside.ring import Ring
@@ -60,7 +60,8 @@ class Attachment:
         self._source = source
         self._channel = channel
         self._codec = codec
-        self._answers: deque[Frame] = deque([hello])
+        # Rarely more than one, and an empty deque is as large as all else here together.
+        self._answers: list[Frame] = [hello]
         self._undelivered: Counter[tuple[str, str]] = Counter()
         self._ack: int | None = None
         self._closing: Closing | None = None
@@ -121,7 +122,7 @@ class Attachment:
             await self._goodbye(self._closing)
             return False
         if self._answers:
-            await self._send(self._answers.popleft())
+            await self._send(self._answers.pop(0))
         elif self._undelivered:
             await self._send_undelivered()
         elif self._ack is not None:
