@@ -22,9 +22,9 @@ from services.terminal.protocol import BINARY_SUBPROTOCOL
 from tests.bench.wire import BINARY, TEXT, RawSocket
 from tests.support.servers import free_port, wait_for_port
 
-# A Python package that carries ttyd's own release for Linux on x86-64.
+# A Python package that carries ttyd's own release for Linux.
 _TTYD_PACKAGE = "tmuxd"
-_TTYD_FILE = "data/ttyd/ttyd.x86_64"
+_TTYD_FILE = f"data/ttyd/ttyd.{os.uname().machine}"
 _TERMINADO = """
 import sys, tornado.ioloop, tornado.web
 from terminado import TermSocket, UniqueTermManager
@@ -175,7 +175,7 @@ def terminado(folder: Path) -> Iterator[Server | None]:
 def _packaged_ttyd(folder: Path) -> str | None:
     package = importlib.util.find_spec(_TTYD_PACKAGE)
     packaged = Path(package.origin).parent / _TTYD_FILE if package is not None and package.origin else None
-    if packaged is None or not packaged.exists() or os.uname().machine != "x86_64":
+    if packaged is None or not packaged.exists():
         return None
     # Wheels do not say that it may be run.
     program = folder / "ttyd.program"
