@@ -192,6 +192,13 @@ class ExecStream(Protocol):
         """Send all of `data`, waiting while the process's input is full. Raises BrokenPipeError when it has ended."""
         ...
 
+    def write_now(self, data: bytes) -> int:
+        """Send as much of `data` as leaves without waiting, and say how much; 0 where that is not known.
+
+        Nothing that a `write` has still to send is overtaken. Raises BrokenPipeError when the process has ended.
+        """
+        ...
+
     async def write_eof(self) -> None:
         """Half-close standard input (with a TTY: send the end-of-file character)."""
         ...

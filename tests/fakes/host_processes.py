@@ -45,6 +45,10 @@ class HostProcess:
         """Input."""
         await self._stdin.write(data)
 
+    def write_now(self, data: bytes) -> int:
+        """Input that leaves at once."""
+        return self._stdin.write_now(data)
+
     async def write_eof(self) -> None:
         """Half-close."""
         self._stdin.close()

@@ -52,7 +52,6 @@ def direct_socket(scope: MutableMapping[str, Any]) -> DirectSocket | None:
     return socket
 
 
-class WebSocketProtocol(FlightProtocol):
 class _Inbox(asyncio.Queue[Any]):
     """A queue for one reader. Of asyncio's own, four empty collections would cost each connection 3 KiB."""
 
@@ -82,7 +81,7 @@ class _Inbox(asyncio.Queue[Any]):
         return self._messages.pop(0)
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
+class WebSocketProtocol(FlightProtocol):
     """uvicorn makes one for each connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

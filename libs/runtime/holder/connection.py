@@ -15,6 +15,7 @@ from libs.runtime.port import ExecRuntime, ExecStream, WorkspaceRef
 _HELLO_S = 15.0
 _LAST_WORDS_S = 2.0
 _LINE_BYTES = 16 * 1024
+_AT_ONCE_BYTES = 4096
 
 
 class HolderConnection:
@@ -49,6 +50,11 @@ class HolderConnection:
     async def send(self, frame: bytes) -> None:
         """Raises BrokenPipeError."""
         await self.stream.write(frame)
+
+    def send_now(self, frame: bytes) -> bool:
+        """Without waiting; False, and nothing is sent, when it cannot. Raises BrokenPipeError."""
+        # A pipe takes all of so little, or nothing (POSIX, PIPE_BUF).
+        return len(frame) <= _AT_ONCE_BYTES and self.stream.write_now(frame) == len(frame)
 
     async def hear(self) -> dict[str, Any]:
         """The next thing the holder says; empty when it says no more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,8 +68,8 @@ class HeldShell:
         self.on_taken: Taken = nobody
         self._connection: HolderConnection | None = None
         self._hearing: asyncio.Task[None] | None = None
-        self._mended = asyncio.Condition()
-        self._unconfirmed: deque[tuple[str, int, bytes]] = deque()
+        self._mended: asyncio.Event | None = None
+        self._unconfirmed: list[tuple[str, int, bytes]] = []
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[int] = self._loop.create_future()
         self._exit_at = -1
@@ -99,6 +98,17 @@ class HeldShell:
             if self._is_at_end:
                 return b""
             await self._mend()
+
+    def write_now(self, data: bytes) -> int:
+        """See the protocol."""
+        return len(data) if self._need().send_now(wire.frame(wire.INPUT, data)) else 0
+
+    def write_numbered_now(self, client: str, seq: int, data: bytes) -> bool:
+        """See the protocol."""
+        if not self._need().send_now(wire.numbered(client, seq, data)):
+            return False
+        self._unconfirmed.append((client, seq, data))
+        return True
 
     async def write(self, data: bytes) -> None:
         """See the protocol."""
@@ -187,9 +197,7 @@ class HeldShell:
                     self._reading.cancel()
 
     def _confirm(self, client: str, seq: int) -> None:
-        self._unconfirmed = deque(
-            (name, number, data) for name, number, data in self._unconfirmed if name != client or number > seq
-        )
+        self._unconfirmed = [sent for sent in self._unconfirmed if sent[0] != client or sent[1] > seq]
         self.on_taken(client, seq)
 
     async def _send(self, frame: bytes) -> None:
@@ -201,9 +209,9 @@ class HeldShell:
             except BrokenPipeError:
                 if self._is_over or self._exit.done():
                     raise
-            async with self._mended:
-                while self._connection is connection and not self._is_over:
-                    await self._mended.wait()
+            while self._connection is connection and not self._is_over:
+                self._mended = self._mended or asyncio.Event()
+                await self._mended.wait()
 
     async def _mend(self) -> None:
         """Connect again. Raises ShellTakenError, ShellGoneError."""
@@ -225,8 +233,7 @@ class HeldShell:
                 await self._need().send(wire.numbered(client, seq, data))
             else:
                 self._confirm(client, self.taken[client])
-        async with self._mended:
-            self._mended.notify_all()
+        self._tell_mended()
 
     async def _connect_with_patience(self) -> None:
         for pause in _RETRY_PAUSES_S:
@@ -247,8 +254,12 @@ class HeldShell:
         if self._beating is not None:
             self._beating.cancel()
         await self._drop()
-        async with self._mended:
-            self._mended.notify_all()
+        self._tell_mended()
+
+    def _tell_mended(self) -> None:
+        if self._mended is not None:
+            self._mended.set()
+            self._mended = None
 
     async def _drop(self) -> None:
         if self._hearing is not None:

@@ -48,6 +48,14 @@ class Shell(Protocol):
         """The next output, `b""` at its end. Raises ShellGoneError, ShellTakenError."""
         ...
 
+    def write_now(self, data: bytes) -> int:
+        """Type what leaves without waiting, and say how many bytes that were. Raises BrokenPipeError."""
+        ...
+
+    def write_numbered_now(self, client: str, seq: int, data: bytes) -> bool:
+        """As `write_numbered`, if all of it leaves without waiting; else False, and nothing is typed."""
+        ...
+
     async def write(self, data: bytes) -> None:
         """Type, waiting while the shell takes nothing. Raises BrokenPipeError when it has ended."""
         ...
@@ -92,6 +100,14 @@ class OwnShell:
         data = await self._stream.read(max_bytes)
         self.offset += len(data)
         return data
+
+    def write_now(self, data: bytes) -> int:
+        """See the protocol."""
+        return self._stream.write_now(data)
+
+    def write_numbered_now(self, client: str, seq: int, data: bytes) -> bool:
+        """Never: a terminal may take a part."""
+        return False
 
     async def write(self, data: bytes) -> None:
         """See the protocol."""

@@ -148,6 +148,10 @@ class KubernetesExecStream:
             await self._send(data_frame(STDIN, rest[:_PIECE_BYTES]))
             rest = rest[_PIECE_BYTES:]
 
+    def write_now(self, data: bytes) -> int:
+        """Nothing: the library's WebSocket can only be awaited."""
+        return 0
+
     async def write_eof(self) -> None:
         """Half-close the input; see the port."""
         if self._tty:

@@ -120,6 +120,12 @@ class LocalExecStream:
             raise BrokenPipeError(errno.EPIPE, "the process has ended")
         await self._stdin.write(data)
 
+    def write_now(self, data: bytes) -> int:
+        """Send what can be sent at once; see the port."""
+        if self._exit.done():  # as in `write`
+            raise BrokenPipeError(errno.EPIPE, "the process has ended")
+        return self._stdin.write_now(data)
+
     async def write_eof(self) -> None:
         """Half-close the input; see the port."""
         if self._tty:

@@ -76,13 +76,12 @@ class TerminalSession:
         self._left_position = shell.backlog_end
         self._unpaced_bytes = 0
         self._wrote_at = self._typed_at = self._left_at
-        self._room = asyncio.Event()
-        self._caught_up = asyncio.Event()
+        self._room: asyncio.Event | None = None
+        self._catching_up: asyncio.Event | None = None
         self._input = InputQueue(shell, limits.input_bytes, self._is_connected, self._confirmed)
         self._window = Window(shell.size, self._resize)
         self._fitting: asyncio.Task[None] | None = None
         self._pumping = asyncio.create_task(self._pump())
-        self._typing = asyncio.create_task(self._input.run())
 
     @property
     def attachments(self) -> AbstractSet[Attachment]:
@@ -138,7 +137,7 @@ class TerminalSession:
         self._attachments.add(attachment)
         if self.ending is not None:
             attachment.close(CLOSINGS[self.ending])
-        self._room.set()
+        self._look_for_room()
         return attachment
 
     def detach(self, attachment: Attachment) -> None:
@@ -147,7 +146,7 @@ class TerminalSession:
         if not self._attachments:
             self._left_at = self._loop.time()
             self._left_position = attachment.position
-        self._room.set()
+        self._look_for_room()
         if self._window.left(attachment):
             self._fitting = asyncio.create_task(self._window.fit())
 
@@ -158,7 +157,7 @@ class TerminalSession:
 
     def progressed(self) -> None:
         """An attachment has taken output."""
-        self._room.set()
+        self._look_for_room()
 
     def type(self, data: bytes) -> bool:
         """Input for the shell; False when it is dropped because the shell has not taken what came before."""
@@ -192,7 +191,9 @@ class TerminalSession:
 
     async def catch_up(self) -> None:
         """Until what the shell had put out when it was found is here."""
-        await self._caught_up.wait()
+        if self.ring.end < self._shell.backlog_end and not self._pumping.done():
+            self._catching_up = asyncio.Event()
+            await self._catching_up.wait()
 
     async def run(self) -> int | None:
         """Until the shell has ended: its exit code, or None when it was ended by `end`, taken over or lost."""
@@ -217,10 +218,11 @@ class TerminalSession:
 
     async def close(self) -> None:
         """End the shell with everything it started, unless it outlives us. Attachments are left to themselves."""
-        tasks = [self._pumping, self._typing, *([self._fitting] if self._fitting is not None else [])]
+        tasks = [task for task in (self._pumping, self._fitting) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._input.close()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await (self._shell.release() if self.outlives_us else self._shell.close())
@@ -248,11 +250,14 @@ class TerminalSession:
         try:
             await self._read_all()
         finally:
-            self._caught_up.set()
+            self._tell_caught_up()
+
+    def _tell_caught_up(self) -> None:
+        if self._catching_up is not None:
+            self._catching_up.set()
+            self._catching_up = None
 
     async def _read_all(self) -> None:
-        if self.ring.end == self._shell.backlog_end:
-            self._caught_up.set()
         while data := await self._shell.read(_READ_BYTES):
             begin = self._shell.offset - len(data)
             if begin != self.ring.end:
@@ -263,7 +268,7 @@ class TerminalSession:
                 attachment.wake()
             if self.ring.end < self._shell.backlog_end:
                 continue
-            self._caught_up.set()
+            self._tell_caught_up()
             if not self._has_room():
                 await self._wait_for_room()
             elif not self._attachments:
@@ -281,12 +286,17 @@ class TerminalSession:
     def _hold_ends_in(self) -> float:
         return self._left_at + self._limits.hold_seconds - self._loop.time()
 
+    def _look_for_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+
     async def _wait_for_room(self) -> None:
         while not self._has_room():
-            self._room.clear()
+            self._room = asyncio.Event()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if self._attachments else self._hold_ends_in()):
                     await self._room.wait()
+        self._room = None
 
     async def _pace(self, count: int) -> None:
         """Nobody watches: a shell that floods must not take the processor from those that are watched."""

@@ -43,18 +43,20 @@ class InputQueue:
         self._on_confirmed = on_confirmed
         self._waiting: list[_Input] = []
         self._bytes = 0
-        self._ready = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
         shell.on_taken = self._confirm
 
     def type(self, data: bytes) -> bool:
         """Without a number; False when it is dropped because the shell has not taken what came before."""
-        return self._put(_UNNUMBERED, 0, data)
+        if self._is_empty:
+            data = data[self._written_now(data) :]
+        return not data or self._put(_UNNUMBERED, 0, data)
 
     def type_numbered(self, client: str, seq: int, data: bytes) -> tuple[Typed, int]:
         """Input that is typed only if it is the next of this client's; and the highest number confirmed by now."""
         place = self._ledger.place(client, seq)
         typed = {Place.NEXT: Typed.OVERFLOW, Place.TAKEN: Typed.REPEATED, Place.GAP: Typed.GAP}[place]
-        if place is Place.NEXT and self._put(client, seq, data):
+        if place is Place.NEXT and (self._is_written_now(client, seq, data) or self._put(client, seq, data)):
             self._ledger.take(client, seq)
             typed = Typed.TAKEN
         return typed, self._ledger.confirmed(client)
@@ -67,11 +69,32 @@ class InputQueue:
         """The same; None when there may have been more."""
         return None if self._ledger.may_have_forgotten(client) else self._ledger.confirmed(client)
 
-    async def run(self) -> None:
-        """Give it to the shell, until that has ended."""
-        while True:
-            await self._ready.wait()
-            self._ready.clear()
+    async def close(self) -> None:
+        """Forget what the shell has not taken."""
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
+
+    @property
+    def _is_empty(self) -> bool:
+        return not (self._waiting or self._bytes)
+
+    def _written_now(self, data: bytes) -> int:
+        """A key stroke wakes nobody while the shell takes it."""
+        try:
+            return self._shell.write_now(data)
+        except BrokenPipeError:
+            return 0
+
+    def _is_written_now(self, client: str, seq: int, data: bytes) -> bool:
+        try:
+            return self._is_empty and self._shell.write_numbered_now(client, seq, data)
+        except BrokenPipeError:
+            return False
+
+    async def _write(self) -> None:
+        """What the shell did not take at once, until it has taken all or has ended."""
+        while self._waiting:
             waiting, self._waiting = self._waiting, []
             try:
                 for client, seq, data in _joined(waiting):
@@ -84,13 +107,15 @@ class InputQueue:
                 # The shell's end is told by reading; what is typed after it has nowhere to go.
                 log.debug("input not taken", error=repr(error))
                 return
+        self._writing = None
 
     def _put(self, client: str, seq: int, data: bytes) -> bool:
         if data and self._bytes and self._bytes + len(data) > self._limit_bytes:
             return False
         self._waiting.append((client, seq, data))
         self._bytes += len(data)
-        self._ready.set()
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._write())
         return True
 
     def _confirm(self, client: str, seq: int) -> None:

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from libs.common.contracts.identity import Plan
+from libs.runtime.holder.inside.ring import Ring
 from services.terminal.domain import Caller, Mode
 from services.terminal.protocol import BinaryCodec, Codec, Frame, JsonCodec
 from services.terminal.sessions.attachment import Attachment
-from services.terminal.sessions.ring import Ring
 
 _FRAME_BYTES = 64 * 1024
 
