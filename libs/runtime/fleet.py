@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
+from libs.runtime.holder.held import HoldTerms, find_shell, start_shell
+from libs.runtime.holder.shells import Shell
 from libs.runtime.port import (
     ByteStream,
     ExecRuntime,
@@ -147,6 +149,14 @@ class FleetExec:
     async def ports(self, ref: WorkspaceRef) -> Sequence[ListeningPort]:
         """See the port."""
         return await (await self._driver(ref)).ports(ref)
+
+    async def start_shell(self, ref: WorkspaceRef, session_id: str, size: TerminalSize, terms: HoldTerms) -> Shell:
+        """In the way of the workspace's cluster; see ShellRuntime."""
+        return await start_shell(await self._driver(ref), ref, session_id, size, terms)
+
+    async def find_shell(self, ref: WorkspaceRef, session_id: str) -> Shell:
+        """In the way of the workspace's cluster; see ShellRuntime."""
+        return await find_shell(await self._driver(ref), ref, session_id)
 
     async def _driver(self, ref: WorkspaceRef) -> ExecRuntime:
         await self._refresh(ref.cluster)

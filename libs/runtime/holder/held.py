@@ -7,11 +7,11 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from libs.runtime.holder.connection import HolderConnection
 from libs.runtime.holder.inside import wire
-from libs.runtime.holder.shells import HolderMissingError, ShellGoneError, ShellTakenError, Taken, nobody
+from libs.runtime.holder.shells import HolderMissingError, Shell, ShellGoneError, ShellTakenError, Taken, nobody
 from libs.runtime.port import (
     ExecRuntime,
     RuntimeUnavailableError,
@@ -126,6 +126,9 @@ class HeldShell:
         self.size = size
         with contextlib.suppress(BrokenPipeError):
             await self._need().send(wire.resize(size.cols, size.rows))
+
+    def forget(self, before: int) -> None:
+        """The holder forgets by itself."""
 
     async def wait(self) -> int:
         """See the protocol."""
@@ -274,17 +277,34 @@ class HeldShell:
         return self._connection
 
 
+@runtime_checkable
+class ShellRuntime(Protocol):
+    """A runtime that has another way to hold shells than a holder in each workspace."""
+
+    async def start_shell(self, ref: WorkspaceRef, session_id: str, size: TerminalSize, terms: HoldTerms) -> Shell:
+        """A new login shell. Raises HolderMissingError, and what ExecRuntime.exec raises."""
+        ...
+
+    async def find_shell(self, ref: WorkspaceRef, session_id: str) -> Shell:
+        """One that was started before, from here or elsewhere. Raises ShellGoneError, and what exec raises."""
+        ...
+
+
 async def start_shell(
     runtime: ExecRuntime, ref: WorkspaceRef, session_id: str, size: TerminalSize, terms: HoldTerms
-) -> HeldShell:
-    """A new shell in the workspace's holder. Raises HolderMissingError, and what ExecRuntime.exec raises."""
+) -> Shell:
+    """A new login shell that is held. Raises HolderMissingError, and what ExecRuntime.exec raises."""
+    if isinstance(runtime, ShellRuntime):
+        return await runtime.start_shell(ref, session_id, size, terms)
     shell = HeldShell(runtime, ref, session_id)
     await shell.open(size, terms)
     return shell
 
 
-async def find_shell(runtime: ExecRuntime, ref: WorkspaceRef, session_id: str) -> HeldShell:
+async def find_shell(runtime: ExecRuntime, ref: WorkspaceRef, session_id: str) -> Shell:
     """One that was started before, from here or elsewhere. Raises ShellGoneError, and what ExecRuntime.exec raises."""
+    if isinstance(runtime, ShellRuntime):
+        return await runtime.find_shell(ref, session_id)
     shell = HeldShell(runtime, ref, session_id)
     try:
         await shell.attach()

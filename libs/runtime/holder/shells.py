@@ -68,6 +68,10 @@ class Shell(Protocol):
         """Change the window size."""
         ...
 
+    def forget(self, before: int) -> None:
+        """Output before this offset will not be needed again."""
+        ...
+
     async def wait(self) -> int:
         """The exit code, once there is no output left to read. Raises ShellGoneError, ShellTakenError."""
         ...
@@ -121,6 +125,9 @@ class OwnShell:
     async def resize(self, size: TerminalSize) -> None:
         """See the protocol."""
         await self._stream.resize(size)
+
+    def forget(self, before: int) -> None:
+        """Nothing is kept here."""
 
     async def wait(self) -> int:
         """See the protocol."""

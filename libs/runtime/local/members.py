@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import Signals
 
 from libs.runtime.local.isolation import Isolation
-from libs.runtime.local.processes import ProcessInfo, ProcessTable, innermost_pid, is_alive
+from libs.runtime.local.processes import (
+    ProcessInfo,
+    ProcessTable,
+    children_of,
+    innermost_pid,
+    is_alive,
+    wait_until_gone,
+)
 from libs.runtime.local.records import RunRecord
+
+_HANGUP_SECONDS = 0.5
+_KILL_SECONDS = 2.0
 
 
 class Members:
@@ -81,6 +93,29 @@ def members_of(environment_id: str, run: RunRecord) -> Iterator[Members]:
     finally:
         if table is not None:
             table.close()
+
+
+def leader_of(environment_id: str, run: RunRecord, entered_pid: int) -> ProcessInfo | None:
+    """The first process of a session that was entered; None when it has ended."""
+    # On the host a sandboxed process is the child of the nsenter that waits for it.
+    child = entered_pid if run.isolation == Isolation.PLAIN else next(iter(children_of(entered_pid)), 0)
+    with members_of(environment_id, run) as members:
+        return members.read(members.number_inside(child))
+
+
+def end_session(environment_id: str, run: RunRecord, leader: ProcessInfo) -> None:
+    """Hang up, give half a second, then kill for as long as anybody is left, at most two seconds. Blocks."""
+    with members_of(environment_id, run) as members:
+
+        def left() -> list[ProcessInfo]:
+            return members.session(leader)
+
+        members.signal(left(), signal.SIGHUP, signal.SIGCONT)
+        wait_until_gone(left, _HANGUP_SECONDS)
+        deadline = time.monotonic() + _KILL_SECONDS
+        while (stubborn := left()) and time.monotonic() < deadline:
+            members.signal(stubborn, signal.SIGKILL)
+            wait_until_gone(left, 0.1)
 
 
 def _owner(pid: int) -> int | None:

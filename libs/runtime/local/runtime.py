@@ -8,21 +8,27 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from libs.runtime.holder.held import HoldTerms
+from libs.runtime.holder.shells import Shell
 from libs.runtime.local.cgroups import detect
 from libs.runtime.local.connecting import LocalByteStream, connect_to, listening_in
 from libs.runtime.local.enter import Entered, enter
 from libs.runtime.local.isolation import Isolation, IsolationPolicy, probe_isolation
+from libs.runtime.local.keeper.client import Answer, ask, quit_keeper
+from libs.runtime.local.keeper.journal import Pipe
+from libs.runtime.local.keeper.shell import KeptShell
 from libs.runtime.local.layout import Layout, life_lock_held
 from libs.runtime.local.lifecycle import Lifecycle, Machine, Wanted, observe
+from libs.runtime.local.locating import locate, locate_with_spec
 from libs.runtime.local.logs import read_log
 from libs.runtime.local.network import plan_network
 from libs.runtime.local.processes import is_alive
-from libs.runtime.local.records import LOG_FILE, SHIM_LOCK_FILE, RunRecord, load_run, load_spec
+from libs.runtime.local.records import LOG_FILE, SHIM_LOCK_FILE, load_run
 from libs.runtime.local.session import LocalExecStream
 from libs.runtime.local.stats import StatsReader
 from libs.runtime.local.volumes import empty_trash
@@ -36,7 +42,6 @@ from libs.runtime.port import (
     RuntimeUnavailableError,
     TerminalSize,
     WorkspaceNotFoundError,
-    WorkspaceNotRunningError,
     WorkspacePhase,
     WorkspaceRef,
     WorkspaceSpec,
@@ -57,6 +62,7 @@ class _Opened:
     isolation: Isolation
     lifecycle: Lifecycle
     stats: StatsReader
+    pipe: Pipe = field(default_factory=Pipe)
 
 
 class LocalRuntime:
@@ -103,7 +109,10 @@ class LocalRuntime:
     async def close(self) -> None:
         """Close this process's streams and threads; workspaces stay as they are."""
         await asyncio.gather(*(stream.close() for stream in list(self._streams)))
-        threads, self._threads, self._opened = self._threads, None, None
+        threads, opened = self._threads, self._opened
+        self._threads = self._opened = None
+        if opened is not None:
+            opened.pipe.close()
         if threads is not None:
             threads.shutdown(wait=False)
 
@@ -166,7 +175,7 @@ class LocalRuntime:
         reader = self._need().stats
 
         def sample() -> WorkspaceStats:
-            run = self._locate(ref.environment_id)
+            run = locate(self._layout, ref.environment_id)
             return reader.sample(ref.environment_id, run, self._layout.workspace(ref.environment_id))
 
         return await self._in_thread(sample)
@@ -185,9 +194,7 @@ class LocalRuntime:
 
         def start() -> Entered:
             environment_id = ref.environment_id
-            run, spec = self._locate(environment_id), load_spec(self._layout.state(environment_id))
-            if spec is None:
-                raise WorkspaceNotRunningError("The workspace is not running.")
+            run, spec = locate_with_spec(self._layout, environment_id)
             try:
                 workspace = self._layout.workspace(environment_id)
                 return enter(run, spec, workspace, argv, tty=tty, size=size, env=env or {})
@@ -209,6 +216,33 @@ class LocalRuntime:
             starting.add_done_callback(_close_unclaimed)
             raise
 
+    async def start_shell(self, ref: WorkspaceRef, session_id: str, size: TerminalSize, terms: HoldTerms) -> Shell:
+        """By this machine's keeper; see ShellRuntime."""
+        request = {
+            "do": "open",
+            "session": session_id,
+            "environment_id": ref.environment_id,
+            "cols": size.cols,
+            "rows": size.rows,
+            "limit": terms.burst_bytes,
+            "keep_s": terms.keep_seconds,
+        }
+        return await self._kept(request)
+
+    async def find_shell(self, ref: WorkspaceRef, session_id: str) -> Shell:
+        """Of this machine's keeper; see ShellRuntime."""
+        return await self._kept({"do": "attach", "session": session_id})
+
+    async def _kept(self, request: dict[str, Any]) -> KeptShell:
+        pipe = self._need().pipe
+        asking = asyncio.create_task(self._in_thread(lambda: ask(self._layout, request, pipe.out)))
+        try:
+            return KeptShell(*await asyncio.shield(asking), pipe)
+        except asyncio.CancelledError:
+            # Nobody will ever release what is on its way.
+            asking.add_done_callback(_release_unclaimed)
+            raise
+
     async def logs(
         self,
         ref: WorkspaceRef,
@@ -228,7 +262,7 @@ class LocalRuntime:
     async def connect(self, ref: WorkspaceRef, port: int) -> ByteStream:
         """See the port."""
         self._need()
-        run = await self._in_thread(lambda: self._locate(ref.environment_id))
+        run = await self._in_thread(lambda: locate(self._layout, ref.environment_id))
         stream = await connect_to(ref.environment_id, run, port, self._in_thread, self._streams.discard)
         self._streams.add(stream)
         return stream
@@ -236,13 +270,14 @@ class LocalRuntime:
     async def ports(self, ref: WorkspaceRef) -> Sequence[ListeningPort]:
         """See the port."""
         self._need()
-        return await self._in_thread(lambda: listening_in(ref.environment_id, self._locate(ref.environment_id)))
+        return await self._in_thread(lambda: listening_in(ref.environment_id, locate(self._layout, ref.environment_id)))
 
     async def stop_all(self, grace_seconds: float = 5.0) -> None:
         """Stop every workspace of this directory at once; volumes stay. For the end of the whole stack."""
         lifecycle = self._need().lifecycle
         running = [observed.ref for observed in await self.list() if observed.phase is not WorkspacePhase.STOPPED]
         if not running:
+            await self._in_thread(lambda: quit_keeper(self._layout))
             return
         # One thread each: those that do not listen share one grace instead of queueing for it.
         threads = ThreadPoolExecutor(min(len(running), _STOP_THREADS), thread_name_prefix="local-stop")
@@ -254,6 +289,7 @@ class LocalRuntime:
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+        await self._in_thread(lambda: quit_keeper(self._layout))
 
     async def leftovers(self) -> Sequence[int]:
         """Pids of shims and sandboxes of this directory that live now; empty after `stop_all`."""
@@ -270,16 +306,6 @@ class LocalRuntime:
             if run is not None and is_alive(run.init_pid, run.init_start):
                 pids.append(run.init_pid)
         return pids
-
-    def _locate(self, environment_id: str) -> RunRecord:
-        """The run of a workspace that runs. Raises WorkspaceNotFoundError or WorkspaceNotRunningError."""
-        state = self._layout.state(environment_id)
-        run = load_run(state)
-        if run is not None and life_lock_held(state / SHIM_LOCK_FILE) and is_alive(run.init_pid, run.init_start):
-            return run
-        if not state.is_dir() and not self._layout.workspace(environment_id).is_dir():
-            raise WorkspaceNotFoundError("There is no such workspace.")
-        raise WorkspaceNotRunningError("The workspace is not running.")
 
     def _need(self) -> _Opened:
         if self._opened is None:
@@ -304,6 +330,14 @@ class LocalRuntime:
         if self._threads is None:
             raise RuntimeUnavailableError("The local runtime is not open.", reason="RuntimeClosed")
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _release_unclaimed(asking: asyncio.Task[Answer]) -> None:
+    if not asking.cancelled() and asking.exception() is None:
+        connection, _, descriptors = asking.result()
+        connection.close()
+        for fd in descriptors:
+            os.close(fd)
 
 
 def _close_unclaimed(starting: asyncio.Task[LocalExecStream]) -> None:

@@ -11,18 +11,15 @@ import select
 import signal
 import struct
 import termios
-import time
 from collections.abc import Awaitable, Callable
 
 from libs.runtime.local.enter import Entered
-from libs.runtime.local.isolation import Isolation
-from libs.runtime.local.members import members_of
-from libs.runtime.local.processes import ProcessInfo, children_of, wait_until_gone
+from libs.runtime.local.members import end_session, leader_of
+from libs.runtime.local.processes import ProcessInfo
 from libs.runtime.local.streams import DescriptorReader, DescriptorWriter
 from libs.runtime.port import RuntimeUnavailableError, TerminalSize, WorkspaceNotRunningError
 
 _START_SECONDS = 10.0
-_HANGUP_SECONDS = 0.5
 _KILL_SECONDS = 2.0
 # After the process has ended, its children may still hold its pipes or terminal (the kernel tells a terminal's master
 # nothing before they let go); output that is on its way arrives within this.
@@ -70,11 +67,7 @@ class LocalExecStream:
         finally:
             self._loop.remove_reader(entered.status)
             os.close(entered.status)
-        # On the host a sandboxed process is the child of the nsenter that waits for it.
-        plain = entered.run.isolation == Isolation.PLAIN
-        child = entered.pid if plain else next(iter(children_of(entered.pid)), 0)
-        with members_of(self._environment_id, entered.run) as members:
-            self._leader = members.read(members.number_inside(child))
+        self._leader = leader_of(self._environment_id, entered.run, entered.pid)
         if started:
             entered.anchor.release()
             return
@@ -188,7 +181,7 @@ class LocalExecStream:
         try:
             if self._leader is not None:
                 leader = self._leader
-                await self._run(lambda: self._end_session(leader))
+                await self._run(lambda: end_session(self._environment_id, self._entered.run, leader))
             if self._entered.handle >= 0:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_KILL_SECONDS):
@@ -198,19 +191,6 @@ class LocalExecStream:
                 await self._exit
         finally:
             self._on_close(self)
-
-    def _end_session(self, leader: ProcessInfo) -> None:
-        with members_of(self._environment_id, self._entered.run) as members:
-
-            def left() -> list[ProcessInfo]:
-                return members.session(leader)
-
-            members.signal(left(), signal.SIGHUP, signal.SIGCONT)
-            wait_until_gone(left, _HANGUP_SECONDS)
-            deadline = time.monotonic() + _KILL_SECONDS
-            while (stubborn := left()) and time.monotonic() < deadline:
-                members.signal(stubborn, signal.SIGKILL)
-                wait_until_gone(left, 0.1)
 
 
 def _settle_future(future: asyncio.Future[None]) -> None:

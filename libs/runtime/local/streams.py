@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from collections.abc import Callable
 
 # Reading stops above this many waiting bytes, which pauses the writer on the other side.
 HIGH_WATER_BYTES = 256 * 1024
@@ -16,8 +17,10 @@ _MORE_LIKELY_BYTES = 1024
 class DescriptorReader:
     """Reads ahead a bounded amount and hands it out. Ends at end of file, and at EIO (a terminal's hang-up)."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, read: Callable[[int, int], bytes] = os.read) -> None:
+        """`read` does what `os.read` does, perhaps by another way."""
         self._fd = fd
+        self._read = read
         self._loop = asyncio.get_running_loop()
         self._chunks: list[bytes] = []
         self._size = 0
@@ -80,7 +83,7 @@ class DescriptorReader:
     def _on_readable(self) -> None:
         try:
             while True:
-                data = os.read(self._fd, _CHUNK_BYTES)
+                data = self._read(self._fd, _CHUNK_BYTES)
                 if not data:
                     self.end()
                     return

@@ -154,6 +154,7 @@ class TerminalSession:
         """Shrink the ring to its quiet size once output has rested long enough for clients to have received it."""
         if self._loop.time() - self._wrote_at > _QUIET_AFTER_SECONDS:
             self.ring.trim(self._limits.ring_bytes)
+            self._shell.forget(self.ring.start)
 
     def progressed(self) -> None:
         """An attachment has taken output."""

@@ -15,9 +15,9 @@ import pytest
 
 from libs.common.ids import new_id
 from libs.runtime.holder import packing
-from libs.runtime.holder.held import HeldShell, HoldTerms, find_shell, start_shell
+from libs.runtime.holder.held import HoldTerms, find_shell, start_shell
 from libs.runtime.holder.inside import wire
-from libs.runtime.holder.shells import HolderMissingError, ShellGoneError, ShellTakenError
+from libs.runtime.holder.shells import HolderMissingError, Shell, ShellGoneError, ShellTakenError
 from libs.runtime.port import TerminalSize, WorkspaceRef
 from tests.fakes.host_processes import HostProcessRuntime
 from tests.support.app import eventually
@@ -42,9 +42,9 @@ class Desk:
         self.ref = WorkspaceRef(new_id(), new_id())
         self.session = new_id()
         self.taken: list[tuple[str, int]] = []
-        self.shells: list[HeldShell] = []
+        self.shells: list[Shell] = []
 
-    async def start(self, terms: HoldTerms = TERMS) -> HeldShell:
+    async def start(self, terms: HoldTerms = TERMS) -> Shell:
         shell = await start_shell(self.runtime, self.ref, self.session, SIZE, terms)
         shell.on_taken = self._note
         self.shells.append(shell)
@@ -52,7 +52,7 @@ class Desk:
         await until(shell, b"ready\r\n")
         return shell
 
-    async def find(self) -> HeldShell:
+    async def find(self) -> Shell:
         shell = await find_shell(self.runtime, self.ref, self.session)
         shell.on_taken = self._note
         self.shells.append(shell)
@@ -71,7 +71,7 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     await desk.runtime.close()
 
 
-async def until(shell: HeldShell, end: bytes) -> bytes:
+async def until(shell: Shell, end: bytes) -> bytes:
     """What is read up to and with `end`."""
     got = b""
     async with asyncio.timeout(20):
@@ -82,7 +82,7 @@ async def until(shell: HeldShell, end: bytes) -> bytes:
     return got
 
 
-async def rest(shell: HeldShell) -> bytes:
+async def rest(shell: Shell) -> bytes:
     got = b""
     async with asyncio.timeout(20):
         while data := await shell.read(65536):
