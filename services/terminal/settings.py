@@ -24,7 +24,7 @@ class TerminalSettings(CommonSettings, RuntimeSettings):
     )
     terminal_hold_shells: bool = Field(
         default=True,
-        description="A small program inside the workspace holds its shells, so that they outlive this service",
+        description="Shells are held by a program beside them, so that they outlive this service",
     )
     terminal_detached_seconds: float = Field(
         default=600.0, gt=0, description="How long a shell lives without a connection"

@@ -21,6 +21,8 @@ _READ_BYTES = 64 * 1024
 _CLIENTS = 64
 # An owner that does not let go within this is not going to read before it has looked at the journal.
 _LET_GO_S = 1.0
+# Only the last of its output and its exit code are left to be told.
+_KEEP_EXITED_S = 60.0
 
 
 class KeptSession:
@@ -69,6 +71,8 @@ class KeptSession:
         """The shell's process has ended."""
         self.exit_code = code
         self._say("exit", code)
+        if self._connection is None and not self._is_ending:
+            self._keep()
 
     def end(self) -> None:
         """Let go of all; the terminal hangs up."""
@@ -119,7 +123,13 @@ class KeptSession:
         if self._next is not None:
             self._welcome()
         else:
-            self._keeping = self._loop.later(self._keep_s, self.end)
+            self._keep()
+
+    def _keep(self) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+        seconds = self._keep_s if self.exit_code is None else min(self._keep_s, _KEEP_EXITED_S)
+        self._keeping = self._loop.later(seconds, self.end)
 
     def _drop_next(self) -> None:
         if self._next is not None:

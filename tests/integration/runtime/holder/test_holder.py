@@ -1,12 +1,10 @@
-"""The holder as a real process with real terminals, on this machine."""
+"""Shells that outlive who talks to them: holder and keeper as real processes, with real terminals."""
 
 from __future__ import annotations
 
 import asyncio
 import binascii
 import marshal
-import os
-import signal
 import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,8 +16,12 @@ from libs.runtime.holder import packing
 from libs.runtime.holder.held import HoldTerms, find_shell, start_shell
 from libs.runtime.holder.inside import wire
 from libs.runtime.holder.shells import HolderMissingError, Shell, ShellGoneError, ShellTakenError
-from libs.runtime.port import TerminalSize, WorkspaceRef
-from tests.fakes.host_processes import HostProcessRuntime
+from libs.runtime.local.isolation import IsolationPolicy
+from libs.runtime.local.runtime import LocalRuntime
+from libs.runtime.port import ExecRuntime, TerminalSize, WorkspaceRef
+from tests.fakes.host_processes import HostProcess, HostProcessRuntime
+from tests.integration.terminal.workspace.harness import open_folder
+from tests.runtime_contract.workspaces import Workspaces, make_spec
 from tests.support.app import eventually
 
 TERMS = HoldTerms(
@@ -34,12 +36,12 @@ SIZE = TerminalSize(80, 24)
 
 
 class Desk:
-    """One workspace on this machine."""
+    """One workspace, and a shell in it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, runtime: ExecRuntime, ref: WorkspaceRef, home: Path) -> None:
         self.home = home
-        self.runtime = HostProcessRuntime(home)
-        self.ref = WorkspaceRef(new_id(), new_id())
+        self.runtime = runtime
+        self.ref = ref
         self.session = new_id()
         self.taken: list[tuple[str, int]] = []
         self.shells: list[Shell] = []
@@ -61,14 +63,65 @@ class Desk:
     def _note(self, client: str, seq: int) -> None:
         self.taken.append((client, seq))
 
+    async def lives(self, pid: int) -> bool:
+        """And is no zombie that nobody has reaped yet."""
+        return await self._does(f"grep -q '^State:.[^ZX]' /proc/{pid}/status")
+
+    async def kill(self, pid: int) -> None:
+        assert await self._does(f"kill -KILL {pid}")
+
+    async def _does(self, command: str) -> bool:
+        process = await self.runtime.exec(self.ref, ["/bin/sh", "-c", f"{command} 2>/dev/null"], tty=False)
+        try:
+            return await process.wait() == 0
+        finally:
+            await process.close()
+
+    @property
+    def processes(self) -> list[HostProcess]:
+        """What was started to reach the holder."""
+        assert isinstance(self.runtime, HostProcessRuntime)
+        return self.runtime.streams
+
+    async def leave(self) -> None:
+        for shell in reversed(self.shells):
+            await shell.close()
+        await self.runtime.close()
+
+
+def desk_with_holder(home: Path) -> Desk:
+    return Desk(HostProcessRuntime(home), WorkspaceRef(new_id(), new_id()), home)
+
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    desk = Desk(tmp_path)
+async def held(tmp_path: Path) -> AsyncIterator[Desk]:
+    """With a holder in the workspace, which is this machine."""
+    desk = desk_with_holder(tmp_path)
     yield desk
-    for shell in reversed(desk.shells):
-        await shell.close()
-    await desk.runtime.close()
+    await desk.leave()
+
+
+@pytest.fixture(params=["holder", "keeper"])
+async def desk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Desk]:
+    """With a holder in the workspace, or with the keeper of a sandbox's machine."""
+    if request.param == "holder":
+        desk = desk_with_holder(tmp_path)
+        yield desk
+        await desk.leave()
+        return
+    with open_folder() as folder:
+        runtime = LocalRuntime(folder, IsolationPolicy.AUTO)
+        await runtime.open()
+        workspaces = Workspaces(runtime)
+        ref = WorkspaceRef(new_id(), new_id())
+        await workspaces.start(make_spec(ref=ref))
+        desk = Desk(runtime, ref, folder)
+        yield desk
+        for shell in reversed(desk.shells):
+            await shell.close()
+        await workspaces.remove_all()
+        await runtime.stop_all()
+        await runtime.close()
 
 
 async def until(shell: Shell, end: bytes) -> bytes:
@@ -90,14 +143,6 @@ async def rest(shell: Shell) -> bytes:
     return got
 
 
-def lives(pid: int) -> bool:
-    """And is no zombie that nobody has reaped yet."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 def numbers(count: int) -> bytes:
     return b"".join(b"%d\r\n" % number for number in range(1, count + 1))
 
@@ -105,8 +150,8 @@ def numbers(count: int) -> bytes:
 class TestOneShell:
     async def test_it_types_and_puts_out(self, desk: Desk) -> None:
         shell = await desk.start()
-        await shell.write(b"echo $((6*7)); pwd; echo $TERM\n")
-        assert b"42\r\n" in await until(shell, b"xterm\r\n")
+        await shell.write(b"echo $((6*7)); pwd; echo te''rm $TERM\n")
+        assert b"42\r\n" in await until(shell, b"term xterm")
 
     async def test_its_exit_code_comes_after_all_output(self, desk: Desk) -> None:
         shell = await desk.start()
@@ -119,9 +164,9 @@ class TestOneShell:
         await shell.write(b"(trap '' HUP; sleep 1000) & echo child $!; exit 4\n")
         child = int((await rest(shell)).split(b"child ")[1].split()[0])
         assert await shell.wait() == 4
-        assert lives(child)
+        assert await desk.lives(child)
         await shell.close()
-        assert not lives(child)
+        assert not await desk.lives(child)
 
     async def test_it_is_a_terminal_of_the_size_that_is_wanted(self, desk: Desk) -> None:
         shell = await desk.start()
@@ -136,12 +181,12 @@ class TestOneShell:
         await shell.write(b"trap '' HUP TERM; (trap '' HUP TERM; sleep 1000) & echo child $! $$ end\n")
         words = (await until(shell, b" end\r\n")).split(b"child ")[-1].split()
         await shell.close()
-        assert not any(lives(int(pid)) for pid in words[:2])
+        assert not any([await desk.lives(int(pid)) for pid in words[:2]])
 
     async def test_a_shell_killed_from_outside_tells_the_signal(self, desk: Desk) -> None:
         shell = await desk.start()
         await shell.write(b"echo pid $$ end\n")
-        os.kill(int((await until(shell, b" end\r\n")).split(b"pid ")[-1].split()[0]), signal.SIGKILL)
+        await desk.kill(int((await until(shell, b" end\r\n")).split(b"pid ")[-1].split()[0]))
         assert await rest(shell) == b""
         assert await shell.wait() == 128 + 9
 
@@ -224,21 +269,21 @@ class TestFoundAgain:
         await shell.release()
 
         async def has_ended() -> bool:
-            return not lives(pid)
+            return not await desk.lives(pid)
 
         await eventually(has_ended)
 
-    async def test_after_the_hold_a_flood_runs_on_and_the_ring_forgets(self, desk: Desk) -> None:
+    async def test_after_the_hold_a_flood_runs_on_and_the_ring_forgets(self, held: Desk) -> None:
         terms = HoldTerms(1 << 20, 1 << 20, 1 << 18, hold_seconds=0.1, keep_seconds=60.0, bytes_per_second=64 << 20)
-        shell = await desk.start(terms)
+        shell = await held.start(terms)
         await shell.write(b"seq 1000000; touch done\n")
         await shell.release()
 
         async def is_done() -> bool:
-            return (desk.home / "done").exists()
+            return (held.home / "done").exists()
 
         await eventually(is_done, 30)
-        shell = await desk.find()
+        shell = await held.find()
         assert shell.offset > 1 << 20
         assert shell.backlog_end - shell.offset <= (1 << 20) + 65536
 
@@ -265,41 +310,43 @@ class TestNumbered:
 
 
 class TestBrokenConnections:
-    async def test_reading_goes_on_as_if_nothing_had_been(self, desk: Desk) -> None:
-        shell = await desk.start()
+    async def test_reading_goes_on_as_if_nothing_had_been(self, held: Desk) -> None:
+        shell = await held.start()
         await shell.write(b"seq 200000; echo o''ver\n")
         got = b""
         while b"over\r\n" not in got:
             got += await shell.read(30_000)
-            if len(desk.runtime.streams) < 10:
-                desk.runtime.away = 1
-                await desk.runtime.streams[-1].cut()
+            if len(held.processes) < 10:
+                assert isinstance(held.runtime, HostProcessRuntime)
+                held.runtime.away = 1
+                await held.processes[-1].cut()
         assert got == numbers(200_000) + b"over\r\n"
 
-    async def test_numbered_input_arrives_once(self, desk: Desk) -> None:
-        shell = await desk.start()
+    async def test_numbered_input_arrives_once(self, held: Desk) -> None:
+        shell = await held.start()
         reading = asyncio.create_task(until(shell, b"end\r\n"))
         for number in range(1, 200):
             if number % 20 == 0:
-                await desk.runtime.streams[-1].cut()
+                await held.processes[-1].cut()
             await shell.write_numbered("phone", number, b"echo %d\n" % number)
         await shell.write_numbered("phone", 200, b"echo en''d\n")
         assert await reading == numbers(199) + b"end\r\n"
 
-    async def test_a_workspace_that_has_ended_is_told(self, desk: Desk) -> None:
-        shell = await desk.start()
-        desk.runtime.stopped = True
-        await desk.runtime.streams[-1].cut()
+    async def test_a_workspace_that_has_ended_is_told(self, held: Desk) -> None:
+        shell = await held.start()
+        assert isinstance(held.runtime, HostProcessRuntime)
+        held.runtime.stopped = True
+        await held.processes[-1].cut()
         with pytest.raises(ShellGoneError):
             await shell.read(1)
-        desk.runtime.stopped = False
-        await (await desk.find()).close()
+        held.runtime.stopped = False
+        await (await held.find()).close()
 
 
 class TestWithoutPython:
     async def test_it_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("libs.runtime.holder.connection.COMMAND", ("/bin/sh", "-c", "exit 127"))
-        desk = Desk(tmp_path)
+        desk = desk_with_holder(tmp_path)
         with pytest.raises(HolderMissingError):
             await desk.start()
         await desk.runtime.close()
@@ -320,20 +367,20 @@ class TestSilence:
         program = hasty()
         monkeypatch.setattr(packing, "packed", lambda: program)
 
-    async def test_a_service_that_gives_no_sign_of_life_is_gone(self, desk: Desk) -> None:
+    async def test_a_service_that_gives_no_sign_of_life_is_gone(self, held: Desk) -> None:
         """As on a node that tells nobody: pipes stay open, and nothing comes. One that lives after all comes back."""
-        shell = await desk.start()
+        shell = await held.start()
         reading = asyncio.create_task(shell.read(1))
 
         async def is_let_go() -> bool:
-            return len(desk.runtime.streams) > 1
+            return len(held.processes) > 1
 
         await eventually(is_let_go)
         reading.cancel()
 
-    async def test_beats_are_a_sign_of_life(self, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_beats_are_a_sign_of_life(self, held: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(wire, "BEAT_S", 0.05)
-        shell = await desk.start()
+        shell = await held.start()
         await shell.write(b"sleep 2; echo still here\n")
         await until(shell, b"still here\r\n")
-        assert len(desk.runtime.streams) == 1
+        assert len(held.processes) == 1
