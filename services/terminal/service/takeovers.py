@@ -45,17 +45,27 @@ class Takeovers:
 
         Raises SessionNotFoundError, ShuttingDownError, UnavailableError.
         """
-        try:
-            return self._sessions.find(caller, environment_id, session_id)
-        except SessionNotFoundError:
-            record, living = await asyncio.gather(self._store.find(session_id), self._store.living())
+        here = self._here(caller, environment_id, session_id)
+        if here is not None:
+            return here
+        record, living = await asyncio.gather(self._store.find(session_id), self._store.living())
         if record is None or (record.user_id, record.environment_id) != (caller.user_id, environment_id):
             raise SessionNotFoundError
         if record.owner != self._replica_id and record.owner in living:
             return record
+        # The upkeep may have taken it over while the store was asked.
+        here = self._here(caller, environment_id, session_id)
+        if here is not None:
+            return here
         if record.is_closed or not record.is_held or self._sessions.has(session_id):
             raise SessionNotFoundError
         return await self.adopt(record)
+
+    def _here(self, caller: Caller, environment_id: str, session_id: str) -> TerminalSession | None:
+        try:
+            return self._sessions.find(caller, environment_id, session_id)
+        except SessionNotFoundError:
+            return None
 
     async def adopt(self, record: OpenedSession) -> TerminalSession:
         """Make it this replica's. Raises SessionNotFoundError when its shell has ended, else as `find`."""
