@@ -103,7 +103,7 @@ started() {
 remove() { rm -rf "$1" 2>/dev/null || { chmod -R u+rwx "$1"; rm -rf "$1"; } 2>/dev/null; }
 started $$ || refuse workspace
 work=$stage/$$-$began
-trap 'remove "$work"; rmdir "$stage" 2>/dev/null' EXIT
+trap 'trap "" HUP INT TERM PIPE; remove "$work"; rmdir "$stage" 2>/dev/null' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 sweep() {
     for old in "$stage"/*; do
