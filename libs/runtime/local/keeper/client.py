@@ -138,7 +138,7 @@ def _start(layout: Layout, listener: socket.socket) -> None:
     """It goes into the background by itself, so that it is nobody's child."""
     with log_path(layout).open("wb") as log:
         subprocess.run(
-            [sys.executable, "-m", "libs.runtime.local.keeper", str(layout.root)],
+            [sys.executable, "-S", "-m", "libs.runtime.local.keeper", str(layout.root)],
             stdin=listener.fileno(),
             stdout=log,
             stderr=log,
