@@ -78,7 +78,7 @@ class Holder:
             connection.close()
 
     def _serve(self, shell: HeldShell | None, offset: int, pipes: list[int], connection: socket.socket) -> None:
-        if shell is None:
+        if shell is None or shell.is_ending:
             os.write(pipes[2], wire.line("refused", "unknown_session"))
             for fd in pipes:
                 os.close(fd)
@@ -103,7 +103,8 @@ class Holder:
                 return
             code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
             for shell in list(self._shells.values()):
-                if shell.pid == pid:
+                # Later processes may have the number of one that is only remembered.
+                if shell.pid == pid and not shell.has_exited:
                     shell.exited(code)
 
     def _end_if_idle(self) -> None:

@@ -121,6 +121,16 @@ class HeldShell:
         self._settle()
         self._tell_exit()
 
+    @property
+    def has_exited(self) -> bool:
+        """Whether its own process has ended."""
+        return self._exit_code is not None
+
+    @property
+    def is_ending(self) -> bool:
+        """Nobody can be attached to it any more."""
+        return self._hung_up
+
     def hang_up(self) -> None:
         """End it with all that it has started."""
         if not self._hung_up:

@@ -66,7 +66,7 @@ class Keeper:
             session = self._sessions.get(request["session"])
             if session is None and request["do"] == "open":
                 session = self._start(request)
-            if session is None:
+            if session is None or session.is_ending:
                 messages.send(connection, {"error": "ShellGone", "message": "The shell has ended."}, [])
             else:
                 session.attach(connection, descriptors.pop())
@@ -124,7 +124,8 @@ class Keeper:
                 return
             code = os.waitstatus_to_exitcode(status)
             for session in list(self._sessions.values()):
-                if session.shell.pid == pid:
+                # Later processes may have the number of one that is only remembered.
+                if session.shell.pid == pid and session.exit_code is None:
                     session.exited(code if code >= 0 else 128 - code)
 
     def _quit(self, connection: socket.socket) -> None:

@@ -55,6 +55,11 @@ class KeptSession:
         self._has_forgotten = False
         self._is_ending = False
 
+    @property
+    def is_ending(self) -> bool:
+        """Nobody can be attached to it any more."""
+        return self._is_ending
+
     def attach(self, connection: socket.socket, pipe_out: int) -> None:
         """Serve this one, once the one before has let go or had time to."""
         if self._next is not None:

@@ -67,7 +67,9 @@ class KeptShell:
 
     async def read(self, max_bytes: int) -> bytes:
         """See the protocol."""
-        if self.offset < self.backlog_end:
+        if self._is_closed:
+            data = b""
+        elif self.offset < self.backlog_end:
             data = self._journal.read(self.offset, min(max_bytes, self.backlog_end - self.offset))
         else:
             data = await self._reader.read(max_bytes)

@@ -245,6 +245,33 @@ class TestFoundAgain:
         with pytest.raises(ShellGoneError):
             await desk.find()
 
+    async def test_one_that_is_being_closed_is_gone_at_once(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"trap '' HUP; (trap '' HUP; sleep 1000) & echo rea''dy\n")
+        await until(shell, b"ready\r\n")
+        closing = asyncio.create_task(shell.close())
+
+        async def is_gone() -> bool:
+            try:
+                await (await desk.find()).release()
+            except ShellGoneError:
+                return True
+            return False
+
+        await eventually(is_gone)
+        await closing
+
+    async def test_who_loses_it_while_catching_up_is_told(self, desk: Desk) -> None:
+        shell = await desk.start()
+        await shell.write(b"seq 100000; echo o''ver\n")
+        await until(shell, b"over\r\n")
+        await shell.release()
+        slow = await desk.find()
+        await slow.read(1000)
+        await desk.find()
+        with pytest.raises(ShellTakenError):
+            await rest(slow)
+
     async def test_the_newest_has_it(self, desk: Desk) -> None:
         old = await desk.start()
         new = await desk.find()
