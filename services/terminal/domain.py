@@ -248,6 +248,15 @@ class OriginRefusedError(ForbiddenError):
         super().__init__("Pages of this origin may not connect; an operator can add it to ALLOWED_ORIGINS")
 
 
+class StartingUpError(UnavailableError):
+    """This replica is not known to the others yet."""
+
+    code = "starting_up"
+
+    def __init__(self) -> None:
+        super().__init__("The terminal service starts, please try again in a moment")
+
+
 class ShuttingDownError(UnavailableError):
     """This replica takes no new connections."""
 

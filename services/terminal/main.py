@@ -205,6 +205,7 @@ class Terminal:
         self.clusters.hear()
         await subscribe_here(self._platform.bus, self._upkeep)
         await answer_others(self._platform.bus, self._sessions, self._replica_id, self._host.attach)
+        self._sessions.begin()
         self._upkeep_task = asyncio.create_task(self._upkeep.run())
 
     async def stop(self) -> None:

@@ -18,6 +18,7 @@ from services.terminal.domain import (
     Environment,
     SessionNotFoundError,
     ShuttingDownError,
+    StartingUpError,
 )
 from services.terminal.ports import ClosedSession, Environments, LiveSession, OpenedSession, SessionStore
 from services.terminal.service.starting import ShellStarter
@@ -58,7 +59,7 @@ class Sessions:
         self._sessions: dict[str, TerminalSession] = {}
         self._supervisors: dict[str, asyncio.Task[None]] = {}
         self._unwritten: dict[str, ClosedSession] = {}
-        self._draining = False
+        self._has_begun = self._draining = False
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -71,10 +72,19 @@ class Sessions:
         """Users who have shells in this replica."""
         return {session.record.user_id for session in self._sessions.values()}
 
-    async def open(self, caller: Caller, environment: Environment, size: TerminalSize) -> TerminalSession:
-        """Start a shell. Raises EnvironmentNotRunningError, ShuttingDownError, UnavailableError."""
+    def begin(self) -> None:
+        """Others know this replica: sessions from now on are looked for here, and not taken for orphans."""
+        self._has_begun = True
+
+    def _check_open(self) -> None:
         if self._draining:
             raise ShuttingDownError
+        if not self._has_begun:
+            raise StartingUpError
+
+    async def open(self, caller: Caller, environment: Environment, size: TerminalSize) -> TerminalSession:
+        """Start a shell. Raises EnvironmentNotRunningError, StartingUpError, ShuttingDownError, UnavailableError."""
+        self._check_open()
         self._evict(caller.user_id)
         session_id = new_id()
         shell = await self._starter.start(environment, session_id, size)
@@ -118,9 +128,8 @@ class Sessions:
         return session_id in self._supervisors
 
     def find(self, caller: Caller, environment_id: str, session_id: str) -> TerminalSession:
-        """A session to come back to. Raises SessionNotFoundError, ShuttingDownError."""
-        if self._draining:
-            raise ShuttingDownError
+        """A session to come back to. Raises SessionNotFoundError, StartingUpError, ShuttingDownError."""
+        self._check_open()
         session = self._sessions.get(session_id)
         if (
             session is None
