@@ -12,7 +12,10 @@ from importlib.resources import files
 from typing import Any
 
 _PACKAGE = "libs.runtime.holder.inside"
-_MODULES = ("ring", "wire", "loop", "processes", "attachment", "shell", "daemon", "client")
+_MODULES = (
+    *("ring", "wire", "loop", "numbers", "background"),
+    *("processes", "attachment", "shell", "daemon", "client"),
+)
 # The program comes as input: as an argument it would be too long for some of the proxies in front of clusters. The
 # user's own Python comes last: it may be broken.
 _LOCATE = """

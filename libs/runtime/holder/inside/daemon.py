@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import signal
 import socket
 import struct
 from contextlib import suppress
@@ -13,8 +11,8 @@ from typing import Any, NoReturn
 
 from libs.runtime.holder.inside import wire
 from libs.runtime.holder.inside.attachment import Attachment
+from libs.runtime.holder.inside.background import Background
 from libs.runtime.holder.inside.client import LENGTHS
-from libs.runtime.holder.inside.loop import READABLE, Loop
 from libs.runtime.holder.inside.shell import HeldShell
 
 # More than Linux lets a program start with.
@@ -33,34 +31,23 @@ def run(listener: socket.socket, path: str, lock_path: str) -> NoReturn:
         if int(name) not in {0, 1, 2, listener.fileno()}:
             with suppress(OSError):
                 os.close(int(name))
-    Holder(listener, path, lock_path).run()
+    Holder(listener, path, lock_path, _IDLE_S).run()
 
 
-class Holder:
+class Holder(Background):
     """Starts shells and finds them again."""
 
-    def __init__(self, listener: socket.socket, path: str, lock_path: str) -> None:
-        self._listener = listener
-        self._path = path
-        self._lock_path = lock_path
-        self._loop = Loop()
+    def __init__(self, listener: socket.socket, path: str, lock_path: str, idle_s: float) -> None:
+        super().__init__(listener, path, lock_path, idle_s)
         self._shells: dict[str, HeldShell] = {}
 
-    def run(self) -> NoReturn:
-        """Serve."""
-        woken, waker = socket.socketpair()
-        waker.setblocking(False)
-        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        self._loop.watch(woken.fileno(), READABLE, lambda _: self._reap(woken))
-        self._loop.watch(self._listener.fileno(), READABLE, self._accept)
-        self._loop.later(_IDLE_S, self._end_if_idle)
-        while True:
-            self._loop.turn()
+    @property
+    def is_idle(self) -> bool:
+        """See Background."""
+        return not self._shells
 
-    def _accept(self, _: int) -> None:
-        connection, _address = self._listener.accept()
+    def connected(self, connection: socket.socket) -> None:
+        """See Background."""
         connection.settimeout(_REQUEST_S)
         pipes: list[int] = []
         try:
@@ -68,7 +55,7 @@ class Holder:
             connection.setblocking(True)
             shell = self._shells.get(request["session"])
             if shell is None and request["do"] == "open":
-                shell = HeldShell(self._loop, request, environment, directory, on_gone=self._forget)
+                shell = HeldShell(self.loop, request, environment, directory, on_gone=self._forget)
                 self._shells[shell.id] = shell
             self._serve(shell, request["offset"], pipes, connection)
         except (OSError, ValueError, KeyError) as error:
@@ -76,6 +63,13 @@ class Holder:
             for fd in pipes:
                 os.close(fd)
             connection.close()
+
+    def child_ended(self, pid: int, code: int) -> None:
+        """See Background."""
+        for shell in list(self._shells.values()):
+            # Later processes may have the number of one that is only remembered.
+            if shell.pid == pid and not shell.has_exited:
+                shell.exited(code)
 
     def _serve(self, shell: HeldShell | None, offset: int, pipes: list[int], connection: socket.socket) -> None:
         if shell is None or shell.is_ending:
@@ -85,41 +79,11 @@ class Holder:
             connection.close()
             return
         position = min(max(offset, shell.ring.start), shell.ring.end)
-        shell.attach(Attachment(self._loop, shell, pipes, connection, position))
+        shell.attach(Attachment(self.loop, shell, pipes, connection, position))
 
     def _forget(self, shell: HeldShell) -> None:
         self._shells.pop(shell.id, None)
-        if not self._shells:
-            self._loop.later(_IDLE_S, self._end_if_idle)
-
-    def _reap(self, woken: socket.socket) -> None:
-        woken.recv(4096)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
-            for shell in list(self._shells.values()):
-                # Later processes may have the number of one that is only remembered.
-                if shell.pid == pid and not shell.has_exited:
-                    shell.exited(code)
-
-    def _end_if_idle(self) -> None:
-        if self._shells:
-            return
-        # Whoever is about to connect holds the lock.
-        lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            self._loop.later(_IDLE_S, self._end_if_idle)
-            return
-        os.unlink(self._path)
-        os._exit(0)
+        self.may_be_idle()
 
 
 def _receive(connection: socket.socket, pipes: list[int]) -> tuple[dict[str, Any], dict[bytes, bytes], bytes]:

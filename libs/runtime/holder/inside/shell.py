@@ -9,7 +9,6 @@ import signal
 import struct
 import termios
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from libs.runtime.holder.inside import wire
 from libs.runtime.holder.inside.attachment import Attachment
 from libs.runtime.holder.inside.loop import READABLE, WRITABLE, Loop, Timer
+from libs.runtime.holder.inside.numbers import Numbers
 from libs.runtime.holder.inside.processes import end_session
 from libs.runtime.holder.inside.ring import Ring
 
@@ -25,7 +25,6 @@ _INPUT_BYTES = 64 * 1024
 _QUIET_S = 10.0
 # After the shell has ended its children may still hold the terminal; output on its way arrives within this.
 _SETTLE_S = 0.3
-_CLIENTS = 64
 
 
 class HeldShell:
@@ -65,8 +64,7 @@ class HeldShell:
         self._unpaced = 0
         self._pausing: Timer | None = None
         self._input = bytearray()
-        self._taken: OrderedDict[str, int] = OrderedDict()
-        self._has_forgotten = False
+        self._numbers = Numbers()
         self._events = 0
         self._ended = False
         self._hung_up = False
@@ -85,7 +83,8 @@ class HeldShell:
             self._keeping.cancel()
         cols, rows = self._size
         hello = {"start": attachment.position, "end": self.ring.end, "cols": cols, "rows": rows}
-        attachment.say("hello", {**hello, "taken": self._taken, "has_forgotten": self._has_forgotten})
+        numbers = {"taken": self._numbers.taken, "has_forgotten": self._numbers.has_forgotten}
+        attachment.say("hello", {**hello, **numbers})
         attachment.more()
         self.progressed()
 
@@ -174,15 +173,10 @@ class HeldShell:
         return master
 
     def _take_numbered(self, client: str, seq: int, data: bytes) -> None:
-        if seq > self._taken.get(client, 0):
+        if self._numbers.take(client, seq):
             self._type(data)
-            self._taken[client] = seq
-            self._taken.move_to_end(client)
-            if len(self._taken) > _CLIENTS:
-                self._taken.popitem(last=False)
-                self._has_forgotten = True
         if self._attachment is not None:
-            self._attachment.say("ack", [client, self._taken[client]])
+            self._attachment.say("ack", [client, self._numbers.taken[client]])
 
     def _type(self, data: bytes) -> None:
         if self._ended:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import signal
 import socket
 import threading
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
-from libs.runtime.holder.inside.loop import READABLE, Loop
+from libs.runtime.holder.inside.background import Background
 from libs.runtime.local.keeper import messages
 from libs.runtime.local.keeper.journal import Journal
 from libs.runtime.local.keeper.places import lock_path, socket_path
@@ -26,36 +22,23 @@ _REQUEST_S = 2.0
 _IDLE_S = 5.0
 
 
-class Keeper:
+class Keeper(Background):
     """Starts shells and finds them again."""
 
     def __init__(self, layout: Layout, listener: socket.socket) -> None:
+        super().__init__(listener, str(socket_path(layout)), str(lock_path(layout)), _IDLE_S)
         self._layout = layout
-        self._listener = listener
-        self._loop = Loop()
         self._sessions: dict[str, KeptSession] = {}
         self._environments: dict[str, str] = {}
-        self._done: deque[Callable[[], None]] = deque()
-        self._woken, self._waker = socket.socketpair()
-        self._is_quitting = False
         self._quitting: socket.socket | None = None
 
-    def run(self) -> NoReturn:
-        """Serve."""
-        self._waker.setblocking(False)
-        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        # Not ignored, which shells would inherit.
-        for number in (signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        self._loop.watch(self._woken.fileno(), READABLE, self._wake)
-        self._loop.watch(self._listener.fileno(), READABLE, self._accept)
-        self._loop.later(_IDLE_S, self._end_if_idle)
-        while True:
-            self._loop.turn()
+    @property
+    def is_idle(self) -> bool:
+        """See Background."""
+        return not self._sessions
 
-    def _accept(self, _: int) -> None:
-        connection, _address = self._listener.accept()
+    def connected(self, connection: socket.socket) -> None:
+        """See Background."""
         connection.settimeout(_REQUEST_S)
         descriptors: list[int] = []
         try:
@@ -86,7 +69,7 @@ class Keeper:
         shell = start_login_shell(self._layout, request["environment_id"], size)
         journal = Journal.make(request["limit"])
         session = KeptSession(
-            self._loop, request["session"], shell, journal, keep_s=request["keep_s"], on_left=self._end
+            self.loop, request["session"], shell, journal, keep_s=request["keep_s"], on_left=self._end
         )
         self._sessions[session.id] = session
         self._environments[session.id] = request["environment_id"]
@@ -99,58 +82,28 @@ class Keeper:
         def end() -> None:
             if leader is not None:
                 end_session(environment_id, run, leader)
-            self._done.append(lambda: self._gone(session))
-            self._waker.send(b"\0")
+            self.soon(lambda: self._gone(session))
 
         threading.Thread(target=end, daemon=True).start()
 
     def _gone(self, session: KeptSession) -> None:
         session.gone()
         del self._sessions[session.id], self._environments[session.id]
-        if self._is_quitting and not self._sessions:
-            self._leave()
-        self._loop.later(_IDLE_S, self._end_if_idle)
+        if self._quitting is not None and self.is_idle:
+            self.leave()
+        self.may_be_idle()
 
-    def _wake(self, _: int) -> None:
-        self._woken.recv(4096)
-        while self._done:
-            self._done.popleft()()
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            code = os.waitstatus_to_exitcode(status)
-            for session in list(self._sessions.values()):
-                # Later processes may have the number of one that is only remembered.
-                if session.shell.pid == pid and session.exit_code is None:
-                    session.exited(code if code >= 0 else 128 - code)
+    def child_ended(self, pid: int, code: int) -> None:
+        """See Background."""
+        for session in list(self._sessions.values()):
+            # Later processes may have the number of one that is only remembered.
+            if session.shell.pid == pid and session.exit_code is None:
+                session.exited(code)
 
     def _quit(self, connection: socket.socket) -> None:
         """The answer is the end of this process."""
         self._quitting = connection
-        self._is_quitting = True
         for session in list(self._sessions.values()):
             session.end()
-        if not self._sessions:
-            self._leave()
-
-    def _end_if_idle(self) -> None:
-        if self._sessions:
-            return
-        # Whoever is about to connect holds the lock.
-        lock = os.open(lock_path(self._layout), os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
-            self._loop.later(_IDLE_S, self._end_if_idle)
-            return
-        self._leave()
-
-    def _leave(self) -> NoReturn:
-        with suppress(FileNotFoundError):
-            socket_path(self._layout).unlink()
-        os._exit(0)
+        if self.is_idle:
+            self.leave()

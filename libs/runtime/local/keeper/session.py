@@ -7,18 +7,17 @@ import os
 import socket
 import struct
 import termios
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from libs.runtime.holder.inside import wire
 from libs.runtime.holder.inside.loop import READABLE, WRITABLE, Loop, Timer
+from libs.runtime.holder.inside.numbers import Numbers
 from libs.runtime.local.keeper import messages
 from libs.runtime.local.keeper.starting import StartedShell
 
 _READ_BYTES = 64 * 1024
-_CLIENTS = 64
 # An owner that does not let go within this is not going to read before it has looked at the journal.
 _LET_GO_S = 1.0
 # Only the last of its output and its exit code are left to be told.
@@ -51,8 +50,7 @@ class KeptSession:
         self._next: tuple[socket.socket, int] | None = None
         self._keeping: Timer | None = None
         self._input = bytearray()
-        self._taken: OrderedDict[str, int] = OrderedDict()
-        self._has_forgotten = False
+        self._numbers = Numbers()
         self._is_ending = False
 
     @property
@@ -105,8 +103,8 @@ class KeptSession:
         rows, cols, _, _ = struct.unpack(
             "HHHH", fcntl.ioctl(self.shell.terminal, termios.TIOCGWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
         )
-        hello: dict[str, Any] = {"cols": cols, "rows": rows, "taken": self._taken}
-        hello |= {"has_forgotten": self._has_forgotten, "exit": self.exit_code}
+        hello: dict[str, Any] = {"cols": cols, "rows": rows, "taken": self._numbers.taken}
+        hello |= {"has_forgotten": self._numbers.has_forgotten, "exit": self.exit_code}
         descriptors = [self.shell.terminal, self._journal]
         if self._pipe_out >= 0:
             descriptors.append(self._pipe_out)
@@ -173,14 +171,9 @@ class KeptSession:
                 self.end()
 
     def _take(self, client: str, seq: int, data: bytes) -> None:
-        if seq > self._taken.get(client, 0):
+        if self._numbers.take(client, seq):
             self._type(data)
-            self._taken[client] = seq
-            self._taken.move_to_end(client)
-            if len(self._taken) > _CLIENTS:
-                self._taken.popitem(last=False)
-                self._has_forgotten = True
-        self._say("ack", [client, self._taken[client]])
+        self._say("ack", [client, self._numbers.taken[client]])
 
     def _type(self, data: bytes) -> None:
         if self._is_ending:
