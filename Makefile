@@ -4,7 +4,9 @@ SHELL := /bin/bash
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help up down demo test lint format bench chaos contracts clean bootstrap bootstrap-tests
+CHECKS := lint-types lint-style lint-imports lint-contracts
+
+.PHONY: help up down demo test lint $(CHECKS) format bench chaos contracts clean bootstrap bootstrap-tests
 
 help: ## Show this help
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,14 +26,25 @@ down: ## Stop the stack (--data-dir)
 demo: bootstrap ## Run the main job as a script: register, create, type, stop, start, delete
 	@exec $(BIN)/devpocket demo $(ARGS)
 
+# Where it is set, each of the hundreds of processes that tests start would compile the same files again.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: bootstrap-tests lint ## Run everything: lint, types, architecture, unit, integration, e2e
 	@exec $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: bootstrap ## Check style, types, import rules and contracts
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync $(CHECKS)
+
+lint-types:
+	@$(BIN)/mypy
+
+lint-style:
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet . || { echo "run 'make format' and commit the result"; exit 1; }
-	@$(BIN)/mypy
+
+lint-imports:
 	@$(BIN)/lint-imports
+
+lint-contracts:
 	@$(BIN)/python deploy/scripts/contracts.py --check
 
 format: bootstrap ## Format the code, fix what can be fixed
