@@ -91,15 +91,26 @@ async def scratch_database(client: Client, settings: CommonSettings, name: str) 
 
 
 class ReplayJob:
-    """Feeds a service's handlers from the stream. `live` is only read, and only by `differences`."""
+    """Feeds a service's handlers from the stream. `live` is only read, and only by `differences`.
+
+    `between_looks_s`: between the few looks at what differs, which may still be on its way.
+    """
 
     def __init__(
-        self, reader: StreamReader, plan: ReplayPlan, make: TargetFactory, *, live: Database, scratch: Database
+        self,
+        reader: StreamReader,
+        plan: ReplayPlan,
+        make: TargetFactory,
+        *,
+        live: Database,
+        scratch: Database,
+        between_looks_s: float = _BETWEEN_LOOKS_S,
     ) -> None:
         self._reader = reader
         self._plan = plan
         self._live = live
         self._scratch = scratch
+        self._between_looks_s = between_looks_s
         clock = EventClock()
         self.target: ReplayTarget = make(scratch, clock)
         self._replayer = Replayer(self.target, scratch, clock)
@@ -132,7 +143,7 @@ class ReplayJob:
         suspects: dict[ReadModel, set[str] | None] = dict.fromkeys(self._compared())
         for look in range(_LOOKS):
             if look:
-                await asyncio.sleep(_BETWEEN_LOOKS_S)
+                await asyncio.sleep(self._between_looks_s)
                 await self._feed(self.report.counts.last_sequence)
             self.report.drifted, self.report.drift = 0, []
             for model, only in suspects.items():

@@ -46,7 +46,10 @@ class Archive:
         scratch = await scratch_database(self.client, self.settings, self.name(into))
         live = self.client[self.name(compare_with or "nothing")]
         wanted = ReplayPlan(service, self.name(into), diff=compare_with is not None, **plan)
-        job = ReplayJob(StreamReader(self.js), wanted, FACTORIES[service].load(), live=live, scratch=scratch)
+        # Nobody else is at work here, so nothing is on its way.
+        job = ReplayJob(
+            StreamReader(self.js), wanted, FACTORIES[service].load(), live=live, scratch=scratch, between_looks_s=0.01
+        )
         return await job.run(), scratch
 
     def name(self, suffix: str) -> str:
