@@ -11,7 +11,7 @@ import pytest
 from tests.chaos.run import Options, Run, started
 
 # Some pauses are longer than the wait for an acknowledgement, which in a long run takes long pauses.
-_BRIEF: dict[str, Any] = {"handler_errors": 0.05, "long_pauses": False, "most_faults": 14, "ack_wait_s": 5.0}
+_BRIEF: dict[str, Any] = {"handler_errors": 0.05, "long_pauses": False, "most_faults": 9, "ack_wait_s": 5.0}
 _LOCAL = Options(seed=559, lifecycles=14, users=7, fault_every_s=1.5, **_BRIEF)
 _KUBERNETES = Options(seed=1888, lifecycles=12, users=6, fault_every_s=1.2, runtime="kubernetes", **_BRIEF)
 _HURT: Mapping[str, set[str]] = {

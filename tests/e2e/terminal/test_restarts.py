@@ -1,4 +1,8 @@
-"""The same stream while the terminal service itself is restarted again and again."""
+"""The same stream while the terminal service itself is restarted again and again.
+
+TRUST_RESTARTS says how often, and so how many cuts and how long a stream there are if TRUST_CUTS and TRUST_STREAM_MB do
+not say otherwise.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,11 @@ from tests.support.app import eventually
 from tests.support.phone import signed_in
 from tests.support.stack import LocalStack
 from tests.support.torn_terminal import KnownStream, TornTerminal
+
+# Each replica once by SIGKILL and once by SIGTERM.
+_RESTARTS = 4
+_CUTS_EACH = 20
+_MB_EACH = 5
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +46,8 @@ def replicas(stack: LocalStack) -> dict[str, int]:
 @pytest.mark.timeout(300)
 async def test_a_stream_survives_restarts_of_the_service(hurt: LocalStack) -> None:
     """By SIGTERM and SIGKILL in turn; each replica in turn, once all are back."""
-    cuts, restarts = amount("CUTS", 200), amount("RESTARTS", 10)
+    restarts = amount("RESTARTS", _RESTARTS)
+    cuts, megabytes = amount("CUTS", restarts * _CUTS_EACH), amount("STREAM_MB", restarts * _MB_EACH)
     names = sorted(replicas(hurt))
     killed: list[int] = []
 
@@ -53,7 +63,7 @@ async def test_a_stream_survives_restarts_of_the_service(hurt: LocalStack) -> No
 
     async with signed_in(hurt.url) as phone:
         environment_id = await phone.create(template="ubuntu")
-        stream = KnownStream(3, amount("STREAM_MB", 50) * 1_000_000)
+        stream = KnownStream(3, megabytes * 1_000_000)
         terminal = TornTerminal(phone.address(environment_id), stream, cuts=cuts, seed=amount("SEED", 7))
         log.info(await terminal.run(restart))
         assert len(killed) == restarts
