@@ -90,6 +90,10 @@ async def test_a_volume_deleted_while_it_is_used_is_told_before_it_goes(
     assert (observed.phase, observed.reason) == (FAILED, "VolumeTerminating")
 
     await runtime.stop(ref)
+    # It goes some time after the pod that used it.
+    async with asyncio.timeout(10):
+        while find(cluster, CLAIMS, ref) is not None:
+            await cluster.store.changed(1)
     with pytest.raises(WorkspaceRejectedError, match="volume is gone"):
         await runtime.ensure(replace(spec, generation=2))
 
