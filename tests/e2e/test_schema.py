@@ -39,7 +39,7 @@ from tests.support.json_schema import complaints
 from tests.support.stack import LocalStack
 
 _DEEP = "SCHEMA_EXAMPLES" in os.environ
-_EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "6"))
+_EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "4"))
 # For requests that end where the caller is asked for.
 _FEW = 2
 _ADMINS_ONLY = re.compile("/api/v1/(admin|audit|clusters|users)")
