@@ -15,7 +15,9 @@ from tests.support.servers import Servers
 @pytest.fixture(scope="package", params=["local", "kubernetes"])
 async def desk(request: pytest.FixtureRequest, backend: Servers) -> AsyncIterator[Desk]:
     """A user with a running workspace."""
-    async with desk_on(request.param, backend, read_model_grace_seconds=0.1) as desk:
+    # Without upkeep: it would look in this workspace for shells that replicas of other tests have left in theirs.
+    settings = {"read_model_grace_seconds": 0.1, "terminal_upkeep_seconds": 3600.0}
+    async with desk_on(request.param, backend, **settings) as desk:
         yield desk
 
 
