@@ -103,7 +103,8 @@ class TestJson:
         self, service: Service, environment_id: str, token: str
     ) -> None:
         async with service.shell(environment_id, token) as shell:
-            await shell.run(r"printf 'a\xffb\xc3'; echo .$((9*9))", "a\ufffdb\ufffd.81")
+            # With `read` nothing follows that may come sooner or later.
+            await shell.run(r"printf 'a\xffb\xc3'; printf .$((9*9)); read", "a\ufffdb\ufffd.81")
             offset, session_id = shell.offset, shell.session_id
         async with service.shell(environment_id, token, session=session_id) as again:
             await again.until(lambda: again.offset >= offset)
