@@ -322,7 +322,11 @@ class TestNumbered:
         await shell.write_numbered("phone", 1, b"echo a\n")
         await shell.write_numbered("phone", 2, b"echo en''d\n")
         assert await until(shell, b"end\r\n") == b"a\r\nend\r\n"
-        assert ("phone", 2) in desk.taken
+
+        async def is_confirmed() -> bool:
+            return ("phone", 2) in desk.taken
+
+        await eventually(is_confirmed)
 
     async def test_numbers_are_remembered(self, desk: Desk) -> None:
         shell = await desk.start()
