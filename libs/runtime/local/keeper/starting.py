@@ -49,8 +49,9 @@ def start_login_shell(layout: Layout, environment_id: str, size: TerminalSize) -
 
 
 def _is_about_to_run(status: int) -> bool:
-    ready, _, _ = select.select([status], [], [], _START_SECONDS)
-    return bool(ready) and os.read(status, 1) == b"."
+    readable = select.poll()
+    readable.register(status, select.POLLIN)
+    return bool(readable.poll(_START_SECONDS * 1000)) and os.read(status, 1) == b"."
 
 
 def _give_up(entered: Entered) -> None:
