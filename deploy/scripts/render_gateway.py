@@ -11,6 +11,8 @@ from libs.cli.stack.gateway import TEMPLATE, UPSTREAMS, GatewayConfig, assets_di
 _IN_IMAGE = "/etc/devpocket-gateway"
 _PORT = 8080
 _SERVICE_PORT = 8000
+# A number: `auto` would count the cores of the whole machine, and each worker takes memory for all its connections.
+_WORKERS = 4
 
 
 def main() -> int:
@@ -27,6 +29,8 @@ def main() -> int:
         pages_dir=f"{_IN_IMAGE}/pages",
         assets_dir=f"{_IN_IMAGE}/assets",
         openapi_path=f"{_IN_IMAGE}/openapi.json",
+        proxies_dir=f"{_IN_IMAGE}/proxies",
+        worker_processes=_WORKERS,
     )
     (target / "nginx.conf").write_text(render(config))
     return 0

@@ -31,7 +31,7 @@ class GatewayConfig:
 
     `upstreams` gives the addresses (host:port) of each service's replicas. The limits are per client address: requests
     per second (twice as many at once before 429; 0 turns both limits off), and requests at the same time, open
-    WebSockets included.
+    WebSockets included. `proxies_dir` may hold files that say which proxies in front are trusted.
     """
 
     listen: str
@@ -43,6 +43,7 @@ class GatewayConfig:
     openapi_path: str
     access_log: str = "/dev/stdout"
     user: str | None = None
+    proxies_dir: str | None = None
     worker_processes: int | str = "auto"
     worker_connections: int = _MAX_CONNECTIONS
     requests_per_second: int = REQUESTS_PER_SECOND
