@@ -1,0 +1,64 @@
+"""Runs a script of deploy/scripts against the stand-in of a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.unit.deploy import kubectl
+from tests.unit.deploy.manifests import ROOT, builder
+
+_EMPTY: dict[str, Any] = {
+    **{"calls": [], "restarted": [], "statefulsets": [], "deployments": {}, "broken": []},
+    **{"namespace": False, "secret": None, "refuses": False},
+}
+
+
+class Cluster:
+    """A stand-in of its own, and what was done to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._place = folder / "state.json"
+        self._programs = folder / "bin"
+        self._programs.mkdir()
+        program = self._programs / "kubectl"
+        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(kubectl.__file__)} "$@"\n')
+        program.chmod(0o755)
+        self._place.write_text(json.dumps(_EMPTY))
+
+    def change(self, **values: Any) -> None:
+        """Make it as it has to be for a test."""
+        self._place.write_text(json.dumps({**self.state, **values}))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """See the stand-in."""
+        return dict(json.loads(self._place.read_text()))
+
+    @property
+    def secret(self) -> dict[str, str]:
+        """What is in the Secret."""
+        return kubectl.decoded(self.state)
+
+    @property
+    def images(self) -> dict[str, str]:
+        """What each Deployment runs."""
+        return {name: deployment["templates"][-1] for name, deployment in self.state["deployments"].items()}
+
+    def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The script, ended."""
+        if script == "deploy.sh":
+            self.change(kustomize=builder())
+        path = f"{self._programs}:{os.environ['PATH']}"
+        return subprocess.run(
+            [str(ROOT / "deploy" / "scripts" / script), *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PATH": path, "KUBECTL_STATE": str(self._place), **environment},
+        )
