@@ -89,9 +89,6 @@ decide() {
     for name in "${OPTIONAL[@]}"; do
         if [ -n "${given[$name]-${old[$name]:-}}" ]; then new[$name]=${given[$name]-${old[$name]}}; fi
     done
-    if [ -n "${old[MONGODB_PASSWORD]:-}" ] && changed MONGODB_PASSWORD && has statefulset/mongodb; then
-        fail "MongoDB keeps its password in its data: this script cannot change MONGODB_PASSWORD while mongodb is in the cluster"
-    fi
 }
 
 changed() { [ "${old[$1]-}" != "${new[$1]-}" ]; }
@@ -123,8 +120,21 @@ report() {
     return "$something"
 }
 
+# MongoDB keeps its password in its data, so it is told. A run that was cut after this finds the new one at work already.
+change_mongodb_password() {
+    [ -n "${old[MONGODB_PASSWORD]:-}" ] && changed MONGODB_PASSWORD && has statefulset/mongodb || return 0
+    say "telling MongoDB its new password"
+    in_namespace exec --stdin mongodb-0 -- bash -c '
+        IFS= read -r NEW_PASSWORD; export NEW_PASSWORD
+        as() { mongosh --quiet -u devpocket -p "$1" --eval "$2" >/dev/null; }
+        as "$NEW_PASSWORD" "db.hello().ok" 2>/dev/null || as "$MONGO_INITDB_ROOT_PASSWORD" \
+            "db.getSiblingDB(\"admin\").changeUserPassword(\"devpocket\", process.env.NEW_PASSWORD)"
+    ' <<<"${new[MONGODB_PASSWORD]}" || fail "MongoDB did not take its new password; nothing was changed"
+}
+
 restart() {
     local workload workloads=()
+    ! changed MONGODB_PASSWORD || workloads+=(statefulset/mongodb)
     ! changed NATS_PASSWORD || workloads+=(statefulset/nats)
     ! changed REDIS_PASSWORD || workloads+=(statefulset/redis)
     workloads+=(deployment/auth deployment/envs deployment/orchestrator deployment/terminal)
@@ -145,6 +155,7 @@ kubectl apply --kustomize "$HERE/../k8s/namespace" >/dev/null || fail "the clust
 read_secret
 decide
 if report; then
+    change_mongodb_password
     write_secret || fail "the cluster refuses the Secret"
     say "the Secret $SECRET is up to date"
     restart

@@ -28,6 +28,10 @@ def main(arguments: list[str], state: State) -> int:
     match words:
         case ["apply", "--kustomize", *_] | ["config", "current-context"]:
             state["namespace"] = True
+        case ["exec", "--stdin", "mongodb-0", "--", *_]:
+            if not state["mongodb"]:
+                return refuse("pods mongodb-0 not found")
+            state["mongodb"] = sys.stdin.read().rstrip("\n")
         case ["get", "namespace"]:
             return 0 if state["namespace"] else refuse('namespaces "devpocket" not found')
         case ["get", "secret", "devpocket-secrets", *options]:

@@ -15,7 +15,7 @@ from tests.unit.deploy.manifests import ROOT, builder
 
 _EMPTY: dict[str, Any] = {
     **{"calls": [], "restarted": [], "statefulsets": [], "deployments": {}, "broken": []},
-    **{"namespace": False, "secret": None, "refuses": False},
+    **{"namespace": False, "secret": None, "refuses": False, "mongodb": ""},
 }
 
 
