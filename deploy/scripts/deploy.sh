@@ -91,7 +91,7 @@ roll_back() {
     local -A current=()
     while read -r name now; do [ -z "$name" ] || current[$name]=$now; done < <(revisions)
     for name in "${SERVICES[@]}"; do
-        [ "${current[$name]:-}" != "${before[$name]:-}" ] || continue
+        [ "${current[$name]:-}" != "${before[$name]:-}" ] || continue # not touched
         if [ -z "${before[$name]:-}" ]; then
             complain "$name is new here; there is nothing to go back to"
         elif in_namespace rollout undo "deployment/$name" --to-revision="${before[$name]}" >/dev/null \
@@ -104,19 +104,33 @@ roll_back() {
     complain "settings, policies and servers of data stay as this release has them"
 }
 
+# One after the other, and what services stand on before them: a Deployment that waits for its database has failed after
+# three minutes.
 roll_out() {
-    local name workload workloads=()
+    local name
+    apply 'app.kubernetes.io/component notin (service, gateway)'
     for name in "${STORAGE[@]}"; do
-        ! grep --quiet "^  serviceName: $name\$" "$release/manifests.yaml" || workloads+=("statefulset/$name")
+        ! grep --quiet "^  serviceName: $name\$" "$release/manifests.yaml" || bring_up "statefulset/$name"
     done
-    for workload in "${workloads[@]}" "${SERVICES[@]/#/deployment/}"; do
-        if ! wait_for "$workload"; then
-            explain "$workload"
-            roll_back
-            fail "${version:-the overlay $overlay} was not deployed"
-        fi
-        say "$workload is up"
+    for name in "${SERVICES[@]}"; do
+        apply "app.kubernetes.io/component in (service, gateway), app.kubernetes.io/name=$name"
+        bring_up "deployment/$name"
     done
+}
+
+apply() {
+    kubectl apply --filename "$release/manifests.yaml" --selector "$1" && return
+    roll_back
+    fail "the cluster refuses a part of the manifests"
+}
+
+bring_up() {
+    if ! wait_for "$1"; then
+        explain "$1"
+        roll_back
+        fail "${version:-the overlay $overlay} was not deployed"
+    fi
+    say "$1 is up"
 }
 
 parse "$@"
@@ -130,6 +144,5 @@ say "deploying ${version:-what is in the overlay} ($overlay) to $(kubectl config
 kubectl apply --dry-run=server --filename "$release/manifests.yaml" >/dev/null \
     || fail "the cluster refuses the manifests; nothing was changed"
 remember
-kubectl apply --filename "$release/manifests.yaml"
 roll_out
 say "${version:-the overlay $overlay} is deployed"

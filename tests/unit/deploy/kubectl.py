@@ -40,8 +40,8 @@ def main(arguments: list[str], state: State) -> int:
             state["secret"] = yaml.safe_load(sys.stdin)["data"]  # type: ignore[no-untyped-call]
         case ["apply", "--dry-run=server", *_]:
             return refuse("admission webhook denied the request") if state["refuses"] else 0
-        case ["apply", "--filename", file]:
-            apply(state, file)
+        case ["apply", "--filename", file, "--selector", selector]:
+            apply(state, file, selector)
         case ["get", "deployments", *_]:
             for name, deployment in state["deployments"].items():
                 say(f"{name} {len(deployment['templates'])}")
@@ -84,10 +84,21 @@ def get_secret(state: State, options: list[str]) -> int:
     return 0
 
 
-def apply(state: State, file: str) -> None:
+def selected(item: State, selector: str) -> bool:
+    """By one of the two selectors that the script uses: all but what it names, or one Deployment."""
+    labels = item["metadata"].get("labels", {})
+    rolled_out = labels.get("app.kubernetes.io/component") in ("service", "gateway")
+    if selector == "app.kubernetes.io/component notin (service, gateway)":
+        return not rolled_out
+    return rolled_out and selector.endswith(f", app.kubernetes.io/name={labels['app.kubernetes.io/name']}")
+
+
+def apply(state: State, file: str, selector: str) -> None:
     """Deployments get a revision when their image is another one."""
     for item in yaml.safe_load_all(Path(file).read_text()):  # type: ignore[no-untyped-call]
         name = item["metadata"]["name"]
+        if not selected(item, selector):
+            continue
         if item["kind"] == "StatefulSet":
             state["statefulsets"].append(name)
         if item["kind"] == "Deployment":
@@ -104,9 +115,10 @@ def exists(state: State, workload: str) -> bool:
 
 
 def works(state: State, workload: str) -> bool:
-    """Whether nodes have its image."""
+    """Whether it comes up: `broken` names images of Deployments, and StatefulSets."""
     kind, _, name = workload.partition("/")
-    return kind == "statefulset" or state["deployments"][name]["templates"][-1] not in state["broken"]
+    runs = name if kind == "statefulset" else state["deployments"][name]["templates"][-1]
+    return runs not in state["broken"]
 
 
 def decoded(state: State) -> dict[str, str]:

@@ -25,12 +25,16 @@ def ready(cluster: Cluster) -> Cluster:
     return cluster
 
 
+def waited_for(cluster: Cluster) -> list[str]:
+    """Which workloads the script has waited for."""
+    return [call[4] for call in cluster.state["calls"] if call[2:4] == ["rollout", "status"]]
+
+
 def test_a_version_is_applied_and_waited_for(ready: Cluster) -> None:
     done = ready.run("deploy.sh", "1.2.3")
     assert done.returncode == 0, done.stderr
     assert ready.images == {name: f"devpocket-{name}:1.2.3" for name in DEPLOYMENTS}
-    waited = [call[4] for call in ready.state["calls"] if call[2:4] == ["rollout", "status"]]
-    assert waited == WORKLOADS
+    assert waited_for(ready) == WORKLOADS
     assert done.stdout.endswith("• 1.2.3 is deployed\n")
 
 
@@ -59,6 +63,15 @@ def test_a_version_that_does_not_come_up_is_taken_back_and_explained(ready: Clus
     ):
         assert words in done.stderr
     assert "orchestrator is back at what it was" in done.stdout
+    gateway = ready.state["deployments"]["gateway"]["templates"]
+    assert gateway == ["devpocket-gateway:1"], "what comes after the failure is not touched"
+
+
+def test_services_wait_for_their_servers(ready: Cluster) -> None:
+    ready.change(broken=["mongodb"])
+    done = ready.run("deploy.sh", "1")
+    assert done.returncode == 1
+    assert (waited_for(ready), ready.images) == (["statefulset/mongodb"], {})
 
 
 def test_a_first_version_that_does_not_come_up_is_left_to_look_at(ready: Cluster) -> None:
