@@ -88,7 +88,7 @@ async def test_its_time_is_up(desk: Desk, http: httpx.AsyncClient) -> None:
 async def test_what_it_leaves_behind_is_ended(desk: Desk, http: httpx.AsyncClient) -> None:
     outcome = await run(http, ["sh", "-c", "sleep 4343 & echo done"])
     assert (outcome["stdout"], outcome["exit_code"]) == ("done\n", 0)
-    assert await desk.count("4343") == 0
+    await desk.ended("4343")
 
 
 async def test_a_client_that_has_gone_ends_it(desk: Desk, http: httpx.AsyncClient) -> None:
