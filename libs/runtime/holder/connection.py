@@ -13,7 +13,6 @@ from libs.runtime.holder.shells import HolderMissingError, ShellGoneError
 from libs.runtime.port import ExecRuntime, ExecStream, WorkspaceRef
 
 _HELLO_S = 15.0
-_LAST_WORDS_S = 2.0
 _LINE_BYTES = 16 * 1024
 _AT_ONCE_BYTES = 4096
 

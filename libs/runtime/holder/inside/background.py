@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import socket
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import NoReturn
 from libs.runtime.holder.inside.loop import READABLE, Loop
 
 
-class Background:
+class Background(ABC):
     """Listens, is told how its children end, and goes once it was idle for `idle_s`.
 
     `lock_path`: whoever is about to connect holds this lock, so that nobody finds a socket that is being left.
@@ -42,18 +43,18 @@ class Background:
         while True:
             self.loop.turn()
 
+    @abstractmethod
     def connected(self, connection: socket.socket) -> None:
         """Somebody wants something."""
-        raise NotImplementedError
 
+    @abstractmethod
     def child_ended(self, pid: int, code: int) -> None:
         """With this exit code; 128 + n when signal n ended it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def is_idle(self) -> bool:
         """Whether nothing is left to wait for."""
-        raise NotImplementedError
 
     def soon(self, act: Callable[[], None]) -> None:
         """From another thread: in the next turn of the loop."""

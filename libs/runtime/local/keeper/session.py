@@ -47,6 +47,8 @@ class KeptSession:
         self._connection: socket.socket | None = None
         self._pipe_out = -1
         self._frames = wire.Frames()
+        self._said = bytearray()
+        self._is_saying = False
         self._next: tuple[socket.socket, int] | None = None
         self._keeping: Timer | None = None
         self._input = bytearray()
@@ -113,6 +115,8 @@ class KeptSession:
         self._close_pipe()
         self._pipe_out = pipe_out
         self._frames = wire.Frames()
+        self._said.clear()
+        self._is_saying = False
         self._connection.setblocking(False)
         self._loop.watch(self._connection.fileno(), READABLE, self._on_message)
 
@@ -148,11 +152,27 @@ class KeptSession:
 
     def _say(self, what: str, value: Any) -> None:
         if self._connection is not None:
-            with suppress(OSError):
-                self._connection.send(wire.line(what, value))
+            self._said += wire.line(what, value)
+            self._flush(self._connection)
 
-    def _on_message(self, _: int) -> None:
+    def _flush(self, connection: socket.socket) -> None:
+        try:
+            del self._said[: connection.send(self._said)]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # Its end is seen by reading.
+            self._said.clear()
+        if self._is_saying != bool(self._said):
+            self._is_saying = not self._is_saying
+            self._loop.change(connection.fileno(), READABLE | (WRITABLE if self._is_saying else 0))
+
+    def _on_message(self, events: int) -> None:
         assert self._connection is not None
+        if events & WRITABLE:
+            self._flush(self._connection)
+        if not events & ~WRITABLE:
+            return
         try:
             data = self._connection.recv(_READ_BYTES)
         except BlockingIOError:

@@ -50,6 +50,8 @@ class KeptShell:
             os.close(fd)
         self.offset = self._journal.start
         self.backlog_end = self._journal.end
+        # Before anything more is read, which may take the place of the oldest.
+        self._backlog = self._journal.read(self.offset, self.backlog_end - self.offset)
         self._loop = asyncio.get_running_loop()
         self._terminal = terminal
         self._reader = DescriptorReader(terminal, lambda fd, count: self._journal.take(fd, pipe, count))
@@ -69,8 +71,8 @@ class KeptShell:
         """See the protocol."""
         if self._is_closed:
             data = b""
-        elif self.offset < self.backlog_end:
-            data = self._journal.read(self.offset, min(max_bytes, self.backlog_end - self.offset))
+        elif self._backlog:
+            data, self._backlog = self._backlog[:max_bytes], self._backlog[max_bytes:]
         else:
             data = await self._reader.read(max_bytes)
         self.offset += len(data)

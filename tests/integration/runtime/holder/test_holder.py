@@ -261,6 +261,24 @@ class TestFoundAgain:
         await eventually(is_gone)
         await closing
 
+    async def test_all_that_is_kept_is_right_while_more_comes(self, desk: Desk) -> None:
+        """The oldest must not be overwritten before it was read."""
+        terms = HoldTerms(1 << 20, 1 << 20, 1 << 18, hold_seconds=30.0, keep_seconds=60.0, bytes_per_second=1 << 20)
+        shell = await desk.start(terms)
+        begin = shell.offset
+        await shell.write(b"seq 1000000; echo o''ver\n")
+        while shell.offset - begin < 3_000_000:
+            await shell.read(65536)
+        await shell.release()
+        shell = await desk.find()
+        start = shell.offset
+        # Time for what flows on to arrive before the first byte is asked for.
+        for _ in range(200):
+            await asyncio.sleep(0.001)
+        kept = await until(shell, b"over\r\n")
+        assert start > begin
+        assert kept == (numbers(1_000_000) + b"over\r\n")[start - begin :]
+
     async def test_who_loses_it_while_catching_up_is_told(self, desk: Desk) -> None:
         shell = await desk.start()
         await shell.write(b"seq 100000; echo o''ver\n")
