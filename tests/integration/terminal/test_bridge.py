@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -21,15 +20,13 @@ from services.terminal.bridge.carrier import NatsCarrier
 from services.terminal.bridge.link import WINDOW_BYTES
 from services.terminal.domain import CLOSINGS, CloseReason
 from tests.integration.terminal.harness import Service, Shell, running_service
-from tests.integration.terminal.test_acks import forget_taken, send
+from tests.integration.terminal.retyping import ECHO, send, type_through_cuts, until_length
 from tests.integration.terminal.test_handshake import problem
 from tests.integration.terminal.test_process import replica
 from tests.support.app import eventually
 from tests.support.servers import Servers, nats_server
 
 _PATH = "/api/v1/terminal/sessions"
-# Without an echo of its own: what comes back is what `cat` was given, byte by byte.
-_ECHO = "PS1=; stty raw -echo; echo go$((1+1)); exec cat"
 _FLOOD = "PS1=; stty raw -echo; echo go$((1+1)); seq -f 'line %08.0f of a known stream' 1 {count}; echo THE-END"
 
 
@@ -95,47 +92,7 @@ class TestHops:
     async def test_what_is_sent_again_elsewhere_is_typed_once(
         self, service: Service, other: Service, binary: bool
     ) -> None:
-        user_id, chance = new_id(), random.Random(3)
-        environment_id = await service.environment(user_id)
-        # Sending again and again what nobody acknowledges in time is more than the free plan's rate. From the first
-        # connection on: what the free plan's bucket holds is less than one draw of this plan's.
-        async with service.shell(environment_id, service.issuer.token(user_id, plan=Plan.ADMIN)) as first:
-            await first.run(_ECHO, "go2")
-            await first.until(lambda: first.output.endswith(b"\n"))
-            session_id, offset = first.session_id, first.offset
-        pending: deque[tuple[int, bytes]] = deque()
-        written, echoed, count = b"", b"", 0
-        while count < 120 or pending:
-            replica = chance.choice([service, other])
-            token = replica.issuer.token(user_id, plan=Plan.ADMIN)
-            async with replica.shell(
-                environment_id, token, binary=binary, session=session_id, offset=offset, client="phone"
-            ) as shell:
-                forget_taken(shell, pending)
-                for seq, data in pending:
-                    await send(shell, seq, data)
-                for _ in range(chance.randint(0, 20) if count < 120 else 0):
-                    count += 1
-                    data = b"<%d>" % count
-                    written += data
-                    pending.append((count, data))
-                    await send(shell, count, data)
-                    if chance.random() < 0.3:
-                        await shell.receive()
-                if count >= 120:
-                    while pending:
-                        await shell.receive()
-                        forget_taken(shell, pending)
-                    await until_length(shell, len(written) - len(echoed))
-                assert not [frame for frame in shell.frames if frame["type"] == "error"]
-                echoed += shell.output
-                offset = shell.offset
-                shell.socket.transport.abort()
-        assert echoed == written
-
-
-async def until_length(shell: Shell, length: int) -> None:
-    await shell.until(lambda: len(shell.output) >= length)
+        await type_through_cuts([service, other], random.Random(3), count=120, binary=binary)
 
 
 class TestLikeAtHome:
@@ -205,7 +162,7 @@ class TestLikeAtHome:
         letters = "".join(chance.choices("abcdefghijklmnopqrstuvwxyz\x1b", k=4096))
         pasted = (letters * (largest // len(letters)))[: largest - 100]
         async with service.shell(environment_id, service.issuer.token(user_id)) as shell:
-            await shell.run(_ECHO, "go2")
+            await shell.run(ECHO, "go2")
             await shell.until(lambda: shell.output.endswith(b"\n"))
             async with other.shell(
                 environment_id,
