@@ -58,7 +58,7 @@ bench: bootstrap ## Measure create-to-running, requests per second, terminal ech
 chaos: bootstrap ## Kill, pause and restart processes under 500 lifecycles, then look for anything lost (--seed N, --runtime kubernetes)
 	@exec $(BIN)/python -m tests.chaos $(ARGS)
 
-contracts: bootstrap ## Write docs/openapi.json and docs/asyncapi.json from the code
+contracts: bootstrap ## Write what docs/ holds of the code: OpenAPI, AsyncAPI, the configuration reference
 	@exec $(BIN)/python deploy/scripts/contracts.py
 
 clean: ## Remove .venv and caches; the data in .devpocket stays

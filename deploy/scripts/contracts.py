@@ -1,9 +1,13 @@
-"""Writes docs/openapi.json and docs/asyncapi.json from the code; `--check` fails when one is not up to date."""
+"""Writes what docs/ holds of the code: openapi.json, asyncapi.json and operations/configuration.md.
+
+`--check` writes nothing and fails when one is not up to date.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +15,16 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from libs.cli.stack.other_settings import OTHER_SETTINGS
 from libs.common.asyncapi.document import asyncapi_document
 from libs.common.http.openapi import merge_openapi
+from libs.common.settings import CommonSettings
+from libs.common.settings_page import Setting, settings_of, settings_page
 from libs.common.version import VERSION
 
 SERVICES = ("auth", "envs", "orchestrator", "terminal")
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def contracts() -> dict[str, str]:
@@ -27,7 +35,27 @@ def contracts() -> dict[str, str]:
     openapi = merge_openapi({service: app.openapi() for service, app in apps.items()}, version=VERSION)
     brokers = {service: app.state.platform.bus.broker for service, app in apps.items()}
     asyncapi = asyncapi_document(brokers, version=VERSION)
-    return {"openapi.json": _text(openapi), "asyncapi.json": _text(asyncapi)}
+    return {
+        "openapi.json": _text(openapi),
+        "asyncapi.json": _text(asyncapi),
+        "operations/configuration.md": configuration(),
+    }
+
+
+def configuration() -> str:
+    """The configuration reference. What a class has is not taken from elsewhere."""
+    known = settings_of({service: _settings_class(service) for service in SERVICES})
+    names = {setting.name for setting in known}
+    others: list[Setting] = [setting for setting in OTHER_SETTINGS if setting.name not in names]
+    explained = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
+    return settings_page([*known, *others], explained=frozenset(explained))
+
+
+def _settings_class(service: str) -> type[CommonSettings]:
+    found: type[CommonSettings] = getattr(
+        importlib.import_module(f"services.{service}.settings"), f"{service.title()}Settings"
+    )
+    return found
 
 
 def _text(document: Mapping[str, Any]) -> str:

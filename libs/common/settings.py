@@ -26,16 +26,25 @@ class CommonSettings(BaseSettings):
 
     environment: Stage = Field(default=Stage.DEVELOPMENT, description="development or production")
     debug: bool = Field(default=False, description="More detail in logs; never in answers")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_format: Literal["json", "console"] = "json"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="What is less important is not logged"
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="A JSON object for each line, or text for people; console in the local stack"
+    )
 
-    mongodb_url: SecretStr = Field(default=SecretStr("mongodb://127.0.0.1:27017"), description="May hold a password")
+    mongodb_url: SecretStr = Field(
+        default=SecretStr("mongodb://127.0.0.1:27017"), description="MongoDB, a replica set; may hold a password"
+    )
     database_name: str = Field(
         default="devpocket", pattern=r"^[A-Za-z0-9_-]{1,40}$", description="Prefix of the four databases"
     )
-    redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="May hold a password")
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis, with persistence; may hold a password"
+    )
     nats_url: SecretStr = Field(
-        default=SecretStr("nats://127.0.0.1:4222"), description="One URL, or several with commas between"
+        default=SecretStr("nats://127.0.0.1:4222"),
+        description="NATS with JetStream: one URL, or several with commas between; may hold a password",
     )
     stream_replicas: int = Field(default=1, ge=1, le=5, description="Replicas of the event stream")
     stream_max_age_days: int = Field(default=30, ge=1, description="How long events are kept, in days")
@@ -48,9 +57,11 @@ class CommonSettings(BaseSettings):
         default="http://127.0.0.1:8001/api/v1/auth/.well-known/jwks.json",
         description="Where auth publishes the keys that tokens are checked with; several replicas with commas between",
     )
-    jwt_issuer: str = "devpocket"
-    jwt_audience: str = "devpocket-api"
-    access_token_expire_minutes: int = Field(default=30, ge=1, le=24 * 60)
+    jwt_issuer: str = Field(default="devpocket", description="`iss` of access tokens; the same for all services")
+    jwt_audience: str = Field(default="devpocket-api", description="`aud` of access tokens; the same for all services")
+    access_token_expire_minutes: int = Field(
+        default=30, ge=1, le=24 * 60, description="How long an access token lives, in minutes"
+    )
 
     allowed_origins: Annotated[list[str], NoDecode] = Field(
         default_factory=list,

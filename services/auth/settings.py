@@ -37,7 +37,7 @@ class AuthSettings(CommonSettings):
     admin_email: str | None = Field(default=None, description="Makes the first administrator at start-up")
     admin_password: SecretStr | None = Field(default=None, description="The first administrator's password")
     require_email_verification: bool = Field(
-        default=False, description="Whether tokens of users with an unverified address say that they are unverified"
+        default=False, description="Only users with a verified email address may create environments"
     )
 
     public_url: str = Field(

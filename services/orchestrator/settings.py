@@ -41,9 +41,13 @@ class OrchestratorSettings(CommonSettings, RuntimeSettings):
     )
     stop_grace_seconds: float = Field(default=5.0, ge=0, description="What processes get to end by themselves")
     crash_loop_losses: int = Field(default=5, ge=0, description="More losses within the window are a crash loop")
-    crash_loop_window_seconds: float = Field(default=600.0, gt=0)
+    crash_loop_window_seconds: float = Field(
+        default=600.0, gt=0, description="The window that losses of a workspace are counted in"
+    )
     metrics_interval_seconds: float = Field(default=5.0, gt=0, description="Between usage samples of an environment")
-    orphan_scan_interval_seconds: float = Field(default=60.0, gt=0)
+    orphan_scan_interval_seconds: float = Field(
+        default=60.0, gt=0, description="How often to look for workspaces that no environment knows"
+    )
     orphan_grace_seconds: float = Field(
         default=600.0, ge=0, description="A workspace without a record is left alone for this long"
     )
