@@ -15,8 +15,8 @@ fail() { printf '✗ %s\n' "$*" >&2; exit 1; }
 # program -> Debian package. /usr/bin/python3 is what sandboxes see, whichever Python the services run on.
 readonly PROGRAMS=(nats-server:nats-server redis-server:redis-server nginx:nginx-light bwrap:bubblewrap
     slirp4netns:slirp4netns git:git ps:procps /usr/bin/python3:python3)
-# What tests run in a terminal.
-readonly TEST_PROGRAMS=(/usr/bin/vim:vim /usr/bin/htop:htop /usr/bin/tmux:tmux)
+# What tests run in a terminal, and what runs the JavaScript of the API guide (Debian's node has no WebSocket of its own).
+readonly TEST_PROGRAMS=(/usr/bin/vim:vim /usr/bin/htop:htop /usr/bin/tmux:tmux node:nodejs node:node-ws)
 
 missing_packages() {
     local pair
