@@ -4,37 +4,62 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from libs.cli.stack.gateway import TEMPLATE, UPSTREAMS, GatewayConfig, assets_dir, render
+from libs.cli.stack.gateway import TEMPLATE, UPSTREAMS, GatewayConfig, Tls, assets_dir, render
 
-_IN_IMAGE = "/etc/devpocket-gateway"
-_PORT = 8080
 _SERVICE_PORT = 8000
 # A number: `auto` would count the cores of the whole machine, and each worker takes memory for all its connections.
 _WORKERS = 4
+_NOT_SERVED = ("*.j2", "Dockerfile", "*.sh")
 
 
-def main() -> int:
-    """Copies pages, assets and contract beside the rendered nginx.conf, so that the image needs nothing else."""
-    target = Path(sys.argv[1])
+def _by_name() -> dict[str, Sequence[str]]:
+    return {name: [f"{name}:{_SERVICE_PORT}"] for name in UPSTREAMS}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the files will be, and what is around them. In `home`, tls/ and proxies/ may be mounted as well."""
+
+    home: str = "/etc/devpocket-gateway"
+    temp: str = "/tmp"  # noqa: S108 - the only writable place in the container
+    listen: str = "8080"
+    listen_tls: str = "8443"
+    upstreams: Mapping[str, Sequence[str]] = field(default_factory=_by_name)
+
+
+def write_files(target: Path, place: Place = Place()) -> None:
+    """Pages, assets, contract, the start script, and a configuration for each case that it knows."""
     shutil.copytree(assets_dir(), target / "assets")
-    shutil.copytree(TEMPLATE.parent, target / "pages", ignore=shutil.ignore_patterns("*.j2", "Dockerfile"))
+    shutil.copytree(TEMPLATE.parent, target / "pages", ignore=shutil.ignore_patterns(*_NOT_SERVED))
     shutil.copy(TEMPLATE.parents[2] / "docs" / "openapi.json", target / "openapi.json")
-    config = GatewayConfig(
-        listen=str(_PORT),
-        upstreams={name: [f"{name}:{_SERVICE_PORT}"] for name in UPSTREAMS},
-        pid_path="/tmp/nginx.pid",  # noqa: S108 - the only writable place in the container
-        temp_dir="/tmp",  # noqa: S108
-        pages_dir=f"{_IN_IMAGE}/pages",
-        assets_dir=f"{_IN_IMAGE}/assets",
-        openapi_path=f"{_IN_IMAGE}/openapi.json",
-        proxies_dir=f"{_IN_IMAGE}/proxies",
+    shutil.copy(TEMPLATE.with_name("start.sh"), target)
+    plain = GatewayConfig(
+        listen=place.listen,
+        upstreams=place.upstreams,
+        pid_path=f"{place.temp}/nginx.pid",
+        temp_dir=place.temp,
+        pages_dir=f"{place.home}/pages",
+        assets_dir=f"{place.home}/assets",
+        openapi_path=f"{place.home}/openapi.json",
+        proxies_dir=f"{place.home}/proxies",
         worker_processes=_WORKERS,
     )
-    (target / "nginx.conf").write_text(render(config))
-    return 0
+    tls = Tls(
+        listen=place.listen_tls,
+        certificate=f"{place.home}/tls/tls.crt",
+        key=f"{place.home}/tls/tls.key",
+        port_in_urls="",
+        has_http2_directive=True,
+    )
+    (target / "nginx.conf").write_text(render(plain))
+    (target / "nginx-tls.conf").write_text(render(replace(plain, tls=tls)))
+    older = replace(plain, tls=replace(tls, has_http2_directive=False))
+    (target / "nginx-tls-before-1.25.conf").write_text(render(older))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    write_files(Path(sys.argv[1]))

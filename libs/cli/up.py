@@ -20,6 +20,9 @@ Scale = Annotated[
     typer.Option("--scale", metavar="SERVICE=N", help="Run N replicas of a service; may be given several times."),
 ]
 Detach = Annotated[bool, typer.Option("--detach", help="Return once it is ready; it goes on in the background.")]
+Tls = Annotated[
+    bool, typer.Option("--tls", help="HTTPS, with a certificate made for this machine or GATEWAY_TLS_CERT and _KEY.")
+]
 # How a detached start runs itself again.
 InBackground = Annotated[bool, typer.Option("--in-background", hidden=True)]
 
@@ -27,8 +30,10 @@ InBackground = Annotated[bool, typer.Option("--in-background", hidden=True)]
 def up(
     port: Port = 8000,
     data_dir: DataDir = DATA_DIR,
+    *,
     detach: Detach = False,
     scale: Scale = None,
+    tls: Tls = False,
     in_background: InBackground = False,
 ) -> None:
     """Start the whole stack on this machine: NATS, Redis, a database, the services, the gateway."""
@@ -36,11 +41,11 @@ def up(
     from libs.cli.stack.plan import OptionError, StackOptions, parse_scale
 
     try:
-        options = StackOptions(StackPaths.of(data_dir), port, parse_scale(scale or ()))
+        options = StackOptions(StackPaths.of(data_dir), port, parse_scale(scale or ()), tls=tls)
     except OptionError as error:
         fail(str(error), code=2)
     if detach:
-        start_in_background(data_dir, port, typer.echo, scale=scale or ())
+        start_in_background(data_dir, port, typer.echo, scale=scale or (), tls=tls)
     else:
         raise typer.Exit(_attach(options, in_background=in_background))
 
@@ -58,7 +63,9 @@ def _attach(options: StackOptions, *, in_background: bool) -> int:
         reporter.close()
 
 
-def start_in_background(data_dir: Path, port: int, show: Callable[[str], None], *, scale: Sequence[str] = ()) -> None:
+def start_in_background(
+    data_dir: Path, port: int, show: Callable[[str], None], *, scale: Sequence[str] = (), tls: bool = False
+) -> None:
     """Start a stack that goes on without this process; returns once it is ready, ends the command when it fails.
 
     `show` gets its progress, line by line.
@@ -69,7 +76,7 @@ def start_in_background(data_dir: Path, port: int, show: Callable[[str], None], 
 
     paths = StackPaths.of(data_dir)
     options = ["--port", str(port), "--data-dir", str(paths.root)]
-    options += [part for item in scale for part in ("--scale", item)]
+    options += [part for item in scale for part in ("--scale", item)] + (["--tls"] if tls else [])
     try:
         refuse_if_running(paths)
         start_detached([sys.executable, "-m", "libs.cli.main", "up", "--in-background", *options], paths, show)

@@ -18,7 +18,8 @@ from services.terminal.settings import TerminalSettings
 ROOT = Path(__file__).parents[2]
 # Read by the command line or by compose, not by a service.
 _OF_THE_STACK = {
-    *("GATEWAY_RATE_LIMIT", "GATEWAY_ADDRESS", "GATEWAY_PORT"),
+    *("GATEWAY_RATE_LIMIT", "GATEWAY_CONNECTION_LIMIT", "GATEWAY_ADDRESS", "GATEWAY_PORT", "GATEWAY_PROXIES_DIR"),
+    *("GATEWAY_TLS_CERT", "GATEWAY_TLS_KEY", "GATEWAY_TLS_DIR", "GATEWAY_TLS_PORT", "GATEWAY_TLS_CHECK_SECONDS"),
     *("MONGODB_PASSWORD", "NATS_PASSWORD", "REDIS_PASSWORD"),
 }
 

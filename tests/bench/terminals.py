@@ -191,7 +191,7 @@ def _gateway(folder: Path, upstream: int) -> Iterator[str]:
     paths.create()
     port = free_port()
     address = [f"127.0.0.1:{upstream}"]
-    config = local_config(paths, port, dict.fromkeys(("auth", "envs", "orchestrator", "terminal"), address), 0)
+    config = local_config(paths, port, dict.fromkeys(("auth", "envs", "orchestrator", "terminal"), address), (0, 0))
     with _process(list(gateway_process(config, paths, port).argv), port):
         yield f"ws://127.0.0.1:{port}"
 

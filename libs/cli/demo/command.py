@@ -14,19 +14,30 @@ import typer
 from libs.cli.options import DATA_DIR, DataDir, Json, fail
 
 Url = Annotated[str | None, typer.Option("--url", help="A running gateway; default: the stack in --data-dir.")]
+CaCert = Annotated[
+    Path | None,
+    typer.Option(
+        "--cacert", metavar="FILE", help="Trust these certificates too (PEM). The stack's in --data-dir is known."
+    ),
+]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="For the stack, when one has to be started.")]
 
 
-def demo(url: Url = None, data_dir: DataDir = DATA_DIR, port: Port = 8000, as_json: Json = False) -> None:
+def demo(
+    url: Url = None, data_dir: DataDir = DATA_DIR, port: Port = 8000, cacert: CaCert = None, as_json: Json = False
+) -> None:
     """Do the main job once: sign in, create, type into a real shell, stop, start, find the file, delete."""
     from libs.cli.demo.scenario import Demo
     from libs.cli.demo.shell import DemoError
+    from libs.cli.demo.trust import TrustError, client_context
 
     reporter = JsonReporter() if as_json else TextReporter()
     started = time.perf_counter()
     try:
         with _gateway(url, data_dir, port, quiet=as_json) as gateway:
-            Demo(gateway, reporter).run()
+            Demo(gateway, reporter, client_context(gateway, data_dir, cacert)).run()
+    except TrustError as error:
+        fail(str(error))
     except DemoError:
         raise typer.Exit(1) from None
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,12 +50,13 @@ class Step:
 
 
 class Demo:
-    """One run against the gateway at `url`."""
+    """One run against the gateway at `url`. `context` says whom to trust there; None where it speaks plain HTTP."""
 
-    def __init__(self, url: str, reporter: Reporter) -> None:
+    def __init__(self, url: str, reporter: Reporter, context: ssl.SSLContext | None = None) -> None:
         self._url = url.rstrip("/")
         self._reporter = reporter
-        self._http = httpx.Client(base_url=f"{self._url}/api/v1", timeout=_CALL_TIMEOUT_S)
+        self._context = context
+        self._http = httpx.Client(base_url=f"{self._url}/api/v1", timeout=_CALL_TIMEOUT_S, verify=context or True)
         self._environment = ""
         self._token = ""
 
@@ -241,4 +243,4 @@ class Demo:
         ticket = self._call("POST", "/ws/tickets", 201, body)["ticket"]
         base = self._url.replace("http", "ws", 1)
         url = f"{base}/api/v1/ws/{kind}/{self._environment}?ticket={ticket}&{query}"
-        return connect(url, open_timeout=_CALL_TIMEOUT_S)
+        return connect(url, open_timeout=_CALL_TIMEOUT_S, ssl=self._context)

@@ -75,6 +75,11 @@ class StackPaths:
         return self.root / "gateway"
 
     @property
+    def own_certificate(self) -> Path:
+        """The gateway's, self-signed, in a folder with its key; there after `devpocket up --tls`."""
+        return self.gateway / "tls" / "tls.crt"
+
+    @property
     def runtime(self) -> Path:
         """State and workspaces of the local runtime."""
         return self.root / "runtime"

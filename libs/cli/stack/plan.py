@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from libs.cli.stack.certificates import Certificate, stack_certificate
 from libs.cli.stack.credentials import Credentials
-from libs.cli.stack.gateway import REQUESTS_PER_SECOND, gateway_process, local_config
+from libs.cli.stack.gateway import CONNECTIONS_PER_ADDRESS, REQUESTS_PER_SECOND, gateway_process, local_config
 from libs.cli.stack.infrastructure.database import database_process, mongodb_url
 from libs.cli.stack.infrastructure.nats import nats_process, nats_url
 from libs.cli.stack.infrastructure.redis import redis_process, redis_url
 from libs.cli.stack.paths import StackPaths
 from libs.cli.stack.ports import LOOPBACK, PortPicker
 from libs.cli.stack.services import replica_names, service_process
-from libs.cli.stack.settings import gateway_rate_limit, stack_settings, with_inherited
+from libs.cli.stack.settings import gateway_limits, stack_settings, with_inherited
 from libs.cli.stack.specs import SERVICES, ProcessSpec, ServiceSpec, Stage
 
 MAX_REPLICAS = 16
@@ -30,23 +32,26 @@ class OptionError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What `devpocket up` was asked for. `replicas` holds the services that are not to run exactly once."""
+    """What `devpocket up` was asked for. `replicas` holds the services that are not to run exactly once. `tls`: with a
+    certificate of our own, unless the operator brings one."""
 
     paths: StackPaths
     port: int = 8000
     replicas: Mapping[str, int] = field(default_factory=dict)
     services: Sequence[ServiceSpec] = SERVICES
     working_dir: Path = field(default_factory=Path.cwd)
+    tls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    """`settings` holds credentials, `connections` does not."""
+    """`settings` holds credentials, `connections` does not. `certificate` is the gateway's, None for plain HTTP."""
 
     url: str
     stages: tuple[Stage, ...]
     connections: Mapping[str, str]
     settings: Mapping[str, str] = field(repr=False)
+    certificate: Certificate | None = None
 
 
 def parse_scale(values: Sequence[str], services: Sequence[ServiceSpec] = SERVICES) -> dict[str, int]:
@@ -69,14 +74,17 @@ def make_plan(
     credentials: Credentials,
     previous_ports: Mapping[str, int],
 ) -> StackPlan:
-    """Choose ports, write configuration files, describe every process. Raises MissingProgramError,
+    """Choose ports, write configuration files, describe every process. Raises CertificateError, MissingProgramError,
     NoFreePortError, SettingError."""
+    certificate = stack_certificate(
+        operator, options.paths.own_certificate, socket.gethostname(), self_signed=options.tls
+    )
     picker = PortPicker(reserved=[options.port])
     infrastructure, connections = _infrastructure(options.paths, operator, credentials, previous_ports, picker)
     names = {item.name: replica_names(item.name, options.replicas.get(item.name, 1)) for item in options.services}
     ports = {name: picker.pick(previous_ports.get(name)) for group in names.values() for name in group}
     jwks_url = ",".join(f"http://{LOOPBACK}:{ports[auth]}{JWKS_PATH}" for auth in names["auth"])
-    url = f"http://{LOOPBACK}:{options.port}"
+    url = f"https://{certificate.host}:{options.port}" if certificate else f"http://{LOOPBACK}:{options.port}"
     settings = stack_settings(operator, connections, credentials, options.paths, jwks_url=jwks_url, public_url=url)
     environment = with_inherited(settings)
     services = tuple(
@@ -85,12 +93,12 @@ def make_plan(
         for name in names[item.name]
     )
     upstreams = {service: [f"{LOOPBACK}:{ports[name]}" for name in group] for service, group in names.items()}
-    rate_limit = gateway_rate_limit(operator, REQUESTS_PER_SECOND)
-    config = local_config(options.paths, options.port, upstreams, rate_limit)
+    limits = gateway_limits(operator, REQUESTS_PER_SECOND, CONNECTIONS_PER_ADDRESS)
+    config = local_config(options.paths, options.port, upstreams, limits, certificate)
     gateway = gateway_process(config, options.paths, options.port)
     stages = (Stage("infrastructure", infrastructure), Stage("services", services), Stage("gateway", (gateway,)))
     shown = {name: without_login(settings[name]) for name in ("MONGODB_URL", "NATS_URL", "REDIS_URL")}
-    return StackPlan(url, stages, shown, settings)
+    return StackPlan(url, stages, shown, settings, certificate)
 
 
 def _infrastructure(

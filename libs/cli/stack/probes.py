@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 
 from libs.cli.stack.ports import LOOPBACK
@@ -18,11 +19,19 @@ _KNOCK_EVERY_S = 0.1
 Dialogue = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, str | None]]
 
 
-async def _talk(port: int, dialogue: Dialogue) -> str | None:
+def _any_certificate() -> ssl.SSLContext:
+    """A probe asks whether the port answers, not who does, and tells nothing."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def _talk(port: int, dialogue: Dialogue, tls: ssl.SSLContext | None = None) -> str | None:
     writer: asyncio.StreamWriter | None = None
     try:
         async with asyncio.timeout(_PROBE_TIMEOUT_S):
-            reader, writer = await asyncio.open_connection(LOOPBACK, port)
+            reader, writer = await asyncio.open_connection(LOOPBACK, port, ssl=tls)
             return await dialogue(reader, writer)
     except TimeoutError:
         return f"no answer on port {port} within {_PROBE_TIMEOUT_S:.0f} s"
@@ -68,8 +77,9 @@ def nats_answers(port: int, user: str, password: str) -> ReadyProbe:
     return lambda: _talk(port, ping)
 
 
-def http_answers(port: int, path: str) -> ReadyProbe:
+def http_answers(port: int, path: str, *, tls: bool = False) -> ReadyProbe:
     """GET gives 200; otherwise the phrase is what the answer says."""
+    context = _any_certificate() if tls else None
 
     async def get(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str | None:
         writer.write(f"GET {path} HTTP/1.0\r\nHost: {LOOPBACK}\r\n\r\n".encode())
@@ -78,7 +88,7 @@ def http_answers(port: int, path: str) -> ReadyProbe:
         status = head.partition("\r\n")[0].split(" ")[1:2]
         return None if status == ["200"] else f"{path} answered {''.join(status) or 'nothing'}: {body.strip()[:500]}"
 
-    return lambda: _talk(port, get)
+    return lambda: _talk(port, get, context)
 
 
 @contextlib.asynccontextmanager

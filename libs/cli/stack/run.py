@@ -10,6 +10,7 @@ import resource
 import signal
 from collections.abc import Mapping
 
+from libs.cli.stack.certificates import CertificateError
 from libs.cli.stack.console import Reporter
 from libs.cli.stack.credentials import load_or_create
 from libs.cli.stack.infrastructure.database import ProvisioningError
@@ -94,6 +95,8 @@ def _prepare(options: StackOptions, reporter: Reporter, environment: Mapping[str
         )
     _raise_open_files()
     plan = _plan(options, environment, previous)
+    if plan.certificate is not None:
+        reporter.notice(str(plan.certificate))
     write_private(paths.environment, json.dumps(plan.settings, indent=2))
     supervisor = identify(os.getpid())
     assert supervisor is not None, "a process can always see itself"
@@ -112,7 +115,7 @@ def _plan(options: StackOptions, environment: Mapping[str, str], previous: Stack
         operator = operator_settings(environment, options.working_dir / ".env")
         credentials = load_or_create(options.paths.secrets)
         return make_plan(options, operator, credentials, previous.ports() if previous else {})
-    except (MissingProgramError, NoFreePortError, SettingError) as error:
+    except (CertificateError, MissingProgramError, NoFreePortError, SettingError) as error:
         raise StartRefusedError(str(error)) from error
 
 

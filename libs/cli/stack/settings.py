@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from libs.cli.stack.certificates import PREVIEW_HOST
 from libs.cli.stack.credentials import Credentials
 from libs.cli.stack.paths import StackPaths
 
@@ -25,7 +26,7 @@ KNOWN = (
     *("KUBERNETES_RUNTIME_CLASS", "KUBERNETES_BLOCKED_CIDRS", "CLUSTER_OPERATIONS", "CLUSTER_CHECK_SECONDS"),
     *("TEMPLATE_IMAGE_PREFIX", "TEMPLATE_IMAGES", "TEMPLATE_PULL_POLICY"),
     *("PREVIEW_ORIGIN", "PREVIEW_LIFE_SECONDS", "PREVIEW_ANSWER_SECONDS", "PREVIEW_REQUESTS_PER_USER"),
-    "GATEWAY_RATE_LIMIT",
+    *("GATEWAY_RATE_LIMIT", "GATEWAY_CONNECTION_LIMIT", "GATEWAY_TLS_CERT", "GATEWAY_TLS_KEY"),
 )
 
 
@@ -64,20 +65,30 @@ def stack_settings(
     }
     if not operator.get("PUBLIC_URL"):
         # Browsers lead every name below localhost to this machine, so each environment has an origin of its own.
-        defaults["PREVIEW_ORIGIN"] = f"http://*.localhost:{urlsplit(public_url).port}"
+        url = urlsplit(public_url)
+        host = PREVIEW_HOST if url.scheme == "https" else "*.localhost"
+        defaults["PREVIEW_ORIGIN"] = f"{url.scheme}://{host}:{url.port}"
     # An empty SECRET_KEY or RUNTIME= left over in a .env file is not a choice; an empty rate limit is one.
     chosen = {name: value for name, value in operator.items() if value or name not in defaults}
     return {**defaults, **chosen, **connections}
 
 
-def gateway_rate_limit(operator: Mapping[str, str], default: int) -> int:
-    """Requests per second and address. Who turns the services' limit off means the gateway's as well.
+def gateway_limits(operator: Mapping[str, str], rate: int, connections: int) -> tuple[int, int]:
+    """Requests per second and at a time, per address; the numbers given are the defaults. 0 is no limit.
 
-    Raises SettingError.
+    Who turns the services' limit off means the gateway's as well. Raises SettingError.
     """
-    text = operator.get("GATEWAY_RATE_LIMIT", "0" if operator.get("RATE_LIMIT_GLOBAL") == "" else str(default))
+    off = operator.get("RATE_LIMIT_GLOBAL") == ""
+    return (
+        _number(operator, "GATEWAY_RATE_LIMIT", 0 if off else rate),
+        _number(operator, "GATEWAY_CONNECTION_LIMIT", 0 if off else connections),
+    )
+
+
+def _number(operator: Mapping[str, str], name: str, default: int) -> int:
+    text = operator.get(name) or str(default)
     if not text.isdecimal():
-        raise SettingError(f"GATEWAY_RATE_LIMIT is {text!r}; it is a number of requests per second, 0 for no limit")
+        raise SettingError(f"{name} is {text!r}; it is a number, 0 for no limit")
     return int(text)
 
 

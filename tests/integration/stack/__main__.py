@@ -25,12 +25,17 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--services", choices=sorted(_SERVICES), default="all")
+    parser.add_argument("--tls", action="store_true")
     parser.add_argument("--scale", action="append", default=[])
     parser.add_argument("--timeout", type=float, default=60.0)
     parser.add_argument("--in-background", action="store_true")
     given = parser.parse_args()
     options = StackOptions(
-        StackPaths.of(given.data_dir), given.port, parse_scale(given.scale), services=_SERVICES[given.services]
+        StackPaths.of(given.data_dir),
+        given.port,
+        parse_scale(given.scale),
+        services=_SERVICES[given.services],
+        tls=given.tls,
     )
     reporter = ConsoleReporter(sys.stdout, show_logs=not given.in_background)
     try:

@@ -22,7 +22,7 @@ from libs.cli.stack.settings import KNOWN
 from libs.cli.stack.state import Stack, load_stack
 from tests.support.servers import free_port
 
-READY = re.compile(r"DevPocket is ready at (http://\S+)$")
+READY = re.compile(r"DevPocket is ready at (https?://\S+)$")
 _READY_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 15.0
 _POLL_S = 0.02

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -11,7 +12,7 @@ from libs.cli.stack.credentials import Credentials
 from libs.cli.stack.paths import StackPaths
 from libs.cli.stack.plan import OptionError, StackOptions, make_plan, parse_scale, without_login
 from libs.cli.stack.ports import PortPicker, is_free
-from libs.cli.stack.settings import SettingError, gateway_rate_limit, operator_settings
+from libs.cli.stack.settings import SettingError, gateway_limits, operator_settings
 
 
 @pytest.fixture
@@ -66,14 +67,22 @@ class TestSettings:
 
     @pytest.mark.parametrize(
         ("operator", "expected"),
-        [({}, 100), ({"GATEWAY_RATE_LIMIT": "7"}, 7), ({"GATEWAY_RATE_LIMIT": "0"}, 0), ({"RATE_LIMIT_GLOBAL": ""}, 0)],
+        [
+            ({}, (100, 1000)),
+            ({"GATEWAY_RATE_LIMIT": "7"}, (7, 1000)),
+            ({"GATEWAY_RATE_LIMIT": "0", "GATEWAY_CONNECTION_LIMIT": ""}, (0, 1000)),
+            ({"GATEWAY_CONNECTION_LIMIT": "0"}, (100, 0)),
+            ({"RATE_LIMIT_GLOBAL": ""}, (0, 0)),
+            ({"RATE_LIMIT_GLOBAL": "", "GATEWAY_CONNECTION_LIMIT": "50"}, (0, 50)),
+        ],
     )
-    def test_gateway_rate_limit(self, operator: dict[str, str], expected: int) -> None:
-        assert gateway_rate_limit(operator, 100) == expected
+    def test_limits_of_the_gateway(self, operator: dict[str, str], expected: tuple[int, int]) -> None:
+        assert gateway_limits(operator, 100, 1000) == expected
 
-    def test_a_rate_that_is_no_number_is_refused(self) -> None:
-        with pytest.raises(SettingError, match="GATEWAY_RATE_LIMIT"):
-            gateway_rate_limit({"GATEWAY_RATE_LIMIT": "100/minute"}, 100)
+    @pytest.mark.parametrize("name", ["GATEWAY_RATE_LIMIT", "GATEWAY_CONNECTION_LIMIT"])
+    def test_a_limit_that_is_no_number_is_refused(self, name: str) -> None:
+        with pytest.raises(SettingError, match=name):
+            gateway_limits({name: "100/minute"}, 100, 1000)
 
 
 class TestPlan:
@@ -126,6 +135,15 @@ class TestPlan:
         assert plan.settings["SECRET_KEY"] == credentials.secret_key
         assert credentials.mongo_password in plan.settings["MONGODB_URL"]
         assert plan.settings["RATE_LIMIT_GLOBAL"] == ""
+
+    def test_with_tls_everything_that_is_a_link_is_https(self, paths: StackPaths) -> None:
+        plan = make_plan(StackOptions(paths, 8123, tls=True), {}, Credentials(), {})
+        assert plan.certificate is not None
+        assert plan.url == plan.settings["PUBLIC_URL"] == "https://127.0.0.1:8123"
+        origin = plan.settings["PREVIEW_ORIGIN"]
+        assert origin == "https://*.preview.localhost:8123"
+        assert urlsplit(origin).hostname in plan.certificate.names
+        assert make_plan(StackOptions(paths, 8123), {}, Credentials(), {}).url == "http://127.0.0.1:8123"
 
     def test_ports_of_the_last_start_are_kept(self, paths: StackPaths) -> None:
         first = make_plan(StackOptions(paths), {}, Credentials(), {})

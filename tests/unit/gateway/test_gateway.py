@@ -27,7 +27,7 @@ CONFIG = GatewayConfig(
 
 class TestTemplate:
     def test_nginx_accepts_it_without_a_warning(self, paths: StackPaths) -> None:
-        config = local_config(paths, 8123, CONFIG.upstreams, 100)
+        config = local_config(paths, 8123, CONFIG.upstreams)
         result = subprocess.run(nginx(paths, render(config), "-t"), capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         assert "warn" not in result.stderr
@@ -40,10 +40,6 @@ class TestTemplate:
     def test_a_service_without_an_address_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="envs"):
             render(replace(CONFIG, upstreams={**CONFIG.upstreams, "envs": []}))
-
-    def test_limits_can_be_turned_off(self) -> None:
-        assert "limit_req" in render(CONFIG)
-        assert "limit_" not in render(replace(CONFIG, requests_per_second=0))
 
     def test_workers_change_their_user_only_where_told(self) -> None:
         assert not render(CONFIG).startswith("user ")
