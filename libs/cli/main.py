@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from libs.cli import down, events, plugins, status, up
+from libs.cli.backup import command as backups
 from libs.cli.demo import command as demo
 
 app = typer.Typer(
@@ -19,6 +20,8 @@ app.command()(up.up)
 app.command()(down.down)
 app.command()(status.status)
 app.command()(demo.demo)
+app.command()(backups.backup)
+app.command()(backups.restore)
 app.add_typer(events.app, name="events")
 plugins.add_plugins(app)
 

@@ -80,7 +80,7 @@ def make_plan(
         operator, options.paths.own_certificate, socket.gethostname(), self_signed=options.tls
     )
     picker = PortPicker(reserved=[options.port])
-    infrastructure, connections = _infrastructure(options.paths, operator, credentials, previous_ports, picker)
+    servers, connections = infrastructure(options.paths, operator, credentials, previous_ports, picker)
     names = {item.name: replica_names(item.name, options.replicas.get(item.name, 1)) for item in options.services}
     ports = {name: picker.pick(previous_ports.get(name)) for group in names.values() for name in group}
     jwks_url = ",".join(f"http://{LOOPBACK}:{ports[auth]}{JWKS_PATH}" for auth in names["auth"])
@@ -96,19 +96,20 @@ def make_plan(
     limits = gateway_limits(operator, REQUESTS_PER_SECOND, CONNECTIONS_PER_ADDRESS)
     config = local_config(options.paths, options.port, upstreams, limits, certificate)
     gateway = gateway_process(config, options.paths, options.port)
-    stages = (Stage("infrastructure", infrastructure), Stage("services", services), Stage("gateway", (gateway,)))
+    stages = (Stage("infrastructure", servers), Stage("services", services), Stage("gateway", (gateway,)))
     shown = {name: without_login(settings[name]) for name in ("MONGODB_URL", "NATS_URL", "REDIS_URL")}
     return StackPlan(url, stages, shown, settings, certificate)
 
 
-def _infrastructure(
+def infrastructure(
     paths: StackPaths,
     operator: Mapping[str, str],
     credentials: Credentials,
     previous_ports: Mapping[str, int],
     picker: PortPicker,
 ) -> tuple[tuple[ProcessSpec, ...], dict[str, str]]:
-    """What the operator brings is not started; the rest is, and its URLs are returned."""
+    """Servers to start, and their URLs; what the operator brings is not among them. Raises MissingProgramError,
+    NoFreePortError."""
     specs: list[ProcessSpec] = []
     urls: dict[str, str] = {}
     if not operator.get("NATS_URL"):

@@ -65,6 +65,11 @@ class _Opened:
     pipe: Pipe = field(default_factory=Pipe)
 
 
+def layout_for(layout: Layout, isolation: Isolation) -> Layout:
+    """Where things really are below that folder. Raises RuntimeUnavailableError."""
+    return layout.reachable_by_others() if isolation is Isolation.PLAIN and os.geteuid() == 0 else layout
+
+
 class LocalRuntime:
     """WorkspaceRuntime and ExecRuntime in one; several processes may use the same directory at the same time."""
 
@@ -90,7 +95,7 @@ class LocalRuntime:
                 probe.problem,
             )
             if os.geteuid() == 0:
-                self._layout = self._layout.reachable_by_others()
+                self._layout = layout_for(self._layout, probe.isolation)
                 log.warning("Workspaces are kept in %s.", self._layout.workspaces)
         self._layout.create()
         for missing in (network.problem, None if groups else "cgroups cannot be written: limits are per process only."):

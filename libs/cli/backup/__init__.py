@@ -1,0 +1,1 @@
+"""`devpocket backup` and `devpocket restore`."""
