@@ -1,13 +1,15 @@
-"""Runs a script of deploy/scripts against the stand-in of a cluster."""
+"""Runs a script of deploy/scripts against the stand-in of a cluster, or gives it as a module."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tests.unit.deploy import kubectl
@@ -17,6 +19,18 @@ _EMPTY: dict[str, Any] = {
     **{"calls": [], "restarted": [], "statefulsets": [], "deployments": {}, "broken": []},
     **{"namespace": False, "secret": None, "refuses": False, "mongodb": ""},
 }
+
+
+def loaded(name: str) -> ModuleType:
+    """A Python script of deploy/scripts as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "deploy" / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Data classes look their module up.
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 class Cluster:
