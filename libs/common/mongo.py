@@ -30,14 +30,16 @@ _SOCKET_TIMEOUT_MS = 20_000
 
 
 def connect(settings: CommonSettings) -> Client:
-    """A client; connections are made at first use."""
+    """A client; connections are made at first use.
+
+    Writes are repeated after a lost answer unless the URL says `retryWrites=false`, which some servers ask for.
+    """
     client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
         settings.mongodb_url.get_secret_value(),
         tz_aware=True,
         serverSelectionTimeoutMS=_SERVER_SELECTION_TIMEOUT_MS,
         connectTimeoutMS=_SERVER_SELECTION_TIMEOUT_MS,
         socketTimeoutMS=_SOCKET_TIMEOUT_MS,
-        retryWrites=True,
         appname="devpocket",
     )
     return cast("Client", client)

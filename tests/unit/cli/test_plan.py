@@ -12,6 +12,7 @@ from libs.cli.stack.credentials import Credentials
 from libs.cli.stack.paths import StackPaths
 from libs.cli.stack.plan import OptionError, StackOptions, make_plan, parse_scale, without_login
 from libs.cli.stack.ports import PortPicker, is_free
+from libs.cli.stack.programs import find_program
 from libs.cli.stack.settings import SettingError, gateway_limits, operator_settings
 
 
@@ -98,6 +99,8 @@ class TestPlan:
         assert credentials.nats_password in plan.settings["NATS_URL"]
         assert credentials.redis_password in plan.settings["REDIS_URL"]
         assert credentials.mongo_password in plan.settings["MONGODB_URL"]
+        is_embedded = find_program("mongod") is None
+        assert ("retryWrites=false" in plan.settings["MONGODB_URL"]) is is_embedded
         assert plan.settings["SECRET_KEY"] == credentials.secret_key
         assert plan.settings["LOCAL_RUNTIME_DIR"] == str(paths.runtime)
         auth = plan.stages[1].specs[0]
