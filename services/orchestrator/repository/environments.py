@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from libs.common.context import Cause
 from libs.common.contracts.clusters import DEFAULT_CLUSTER
@@ -14,7 +15,7 @@ from libs.common.contracts.environments import DesiredState
 from libs.common.contracts.events import EnvironmentWish, Event, RuntimeRunning, WorkspaceTemplate
 from libs.common.messaging.outbox import PENDING, Outbox, pending
 from libs.common.mongo import Collection, Document
-from services.orchestrator.domain.model import Change, Environment, Progress, Reported, Said, WishCause
+from services.orchestrator.domain.model import SAID, Change, Environment, Progress, Reported, Said, WishCause
 
 SERVICE = "orchestrator"
 COLLECTION = "workspaces"
@@ -41,9 +42,12 @@ class MongoEnvironments:
     async def create_indexes(self) -> None:
         """What the scans read by, and the end of tombstones."""
         await self._collection.create_index([("next_reconcile_at", 1)], name="due")
-        await self._collection.create_index([("observed.said", 1), ("sampled_at", 1)], name="usage")
+        await self._collection.create_index([("sampled_at", 1)], name="samples")
         await self._collection.create_index([("cluster", 1), ("next_reconcile_at", 1)], name="cluster")
         await self._collection.create_index([("expires_at", 1)], name="tombstones", expireAfterSeconds=0)
+        with suppress(OperationFailure):
+            # Of an older version, or gone already.
+            await self._collection.drop_index("usage")
 
     async def accept(self, wish: EnvironmentWish, cause: WishCause | None, now: datetime) -> bool:
         """See EnvironmentStore."""
@@ -137,13 +141,15 @@ class MongoEnvironments:
 
     async def unsampled(self, before: datetime, limit: int) -> Sequence[Environment]:
         """See EnvironmentStore."""
-        query = {
-            "observed.said": Said.RUNNING.value,
-            "desired": DesiredState.RUNNING.value,
-            "sampled_at": {"$lte": before},
-        }
-        cursor = self._collection.find(query).sort("sampled_at", 1).limit(limit)
-        return [_known(document) for document in await cursor.to_list(limit)]
+        cursor = self._collection.find({"sampled_at": {"$lte": before}}).sort("sampled_at", 1).limit(limit)
+        found = [_known(document) for document in await cursor.to_list(limit)]
+        away = [environment.id for environment in found if not _is_sampled(environment)]
+        if away:
+            # Older versions left the date in place when a workspace ended. One that has come up meanwhile keeps it.
+            for not_running in ({"observed.said": {"$ne": "running"}}, {"desired": {"$ne": "running"}}):
+                query = {"_id": {"$in": away}, **not_running}
+                await self._collection.update_many(query, {"$set": {"sampled_at": None}})
+        return [environment for environment in found if _is_sampled(environment)]
 
     async def claim_sample(self, environment_id: str, before: datetime, now: datetime) -> bool:
         """See EnvironmentStore."""
@@ -178,10 +184,14 @@ class MongoEnvironments:
             values["expires_at"] = now + self._tombstone_life
         if change.report is not None:
             update["$push"] = {PENDING: {"$each": pending([_event(change, runtime)])}}
-            if change.report.kind is RuntimeRunning:
-                # A workspace that has just come up is sampled at once.
-                values["sampled_at"] = _EPOCH
+            if change.report.kind in SAID:
+                # A workspace that has just come up is sampled at once, one that does not run never.
+                values["sampled_at"] = _EPOCH if change.report.kind is RuntimeRunning else None
         return update
+
+
+def _is_sampled(environment: Environment) -> bool:
+    return environment.reported.said is Said.RUNNING and environment.desired is DesiredState.RUNNING
 
 
 def _outranked_by(wish: EnvironmentWish) -> list[Document]:
@@ -212,9 +222,13 @@ def _wish_update(wish: EnvironmentWish, cause: WishCause | None, now: datetime) 
         "cluster": None,
         "delayed_by": None,
         "lease": _NO_LEASE,
-        "sampled_at": _EPOCH,
         PENDING: [],
     }
+    # Only what runs and shall run has a date here: whoever looks for samples to take finds nothing else.
+    if wish.desired is DesiredState.RUNNING:
+        at_first["sampled_at"] = None
+    else:
+        wanted["sampled_at"] = None
     document = _cause_document(cause or WishCause())
     (at_first if cause is None else wanted)["cause"] = document
     return {"$set": wanted, "$setOnInsert": at_first}

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from libs.common import mongo
-from libs.common.contracts.events import EnvironmentDeleteRequested, EnvironmentStartRequested
+from libs.common.contracts.events import EnvironmentDeleteRequested, EnvironmentStartRequested, EnvironmentStopRequested
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.outbox import OutboxRelay, StreamPublisher
 from services.orchestrator.domain import steps
 from services.orchestrator.repository import COLLECTION, MongoEnvironments
 from services.orchestrator.settings import OrchestratorSettings
+from tests.support.finds import WatchedFinds
 from tests.support.servers import Servers
 from tests.unit.orchestrator.memory import START, wish
 from tests.unit.orchestrator.store_contract import CAUSE, LIMITS, StoreContract, take
@@ -74,3 +75,30 @@ class TestMongoEnvironments(StoreContract):
         assert document["expires_at"] == START + timedelta(days=31)
         indexes = await collection.index_information()
         assert indexes["tombstones"]["expireAfterSeconds"] == 0
+
+    async def test_a_look_for_samples_reads_no_environment_that_needs_none(
+        self, store: MongoEnvironments, collection: mongo.Collection
+    ) -> None:
+        await store.accept(wish(), CAUSE, START)
+        await store.save("a", steps.confirm(await take(store), START, LIMITS), START, "local")
+        document = await collection.find_one({"_id": "env1"})
+        assert document is not None
+        await collection.insert_many(
+            [{**document, "_id": f"copy{number}", "sampled_at": START} for number in range(50)]
+        )
+        watched = WatchedFinds(collection)
+        outbox = OutboxRelay.unheard().attach(watched.collection)
+        looking = MongoEnvironments(watched.collection, outbox, tombstone_life=timedelta(days=31))
+        assert [found.id for found in await looking.unsampled(START - timedelta(seconds=5), 10)] == ["env1"]
+        assert await watched.documents_read() <= 1
+
+    async def test_what_an_older_version_left_to_be_sampled_is_passed_over_once(
+        self, store: MongoEnvironments, collection: mongo.Collection
+    ) -> None:
+        await store.accept(wish(EnvironmentStopRequested), CAUSE, START)
+        await store.save("a", steps.stopped(await take(store), START, LIMITS), START, "local")
+        await collection.update_one({"_id": "env1"}, {"$set": {"sampled_at": START}})
+        assert await store.unsampled(START, 10) == []
+        document = await collection.find_one({"_id": "env1"})
+        assert document is not None
+        assert document["sampled_at"] is None

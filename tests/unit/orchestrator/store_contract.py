@@ -168,3 +168,14 @@ class StoreContract:
         assert not await store.claim_sample("env1", later(-5), START)
         assert list(await store.unsampled(later(-1), 10)) == []
         assert await store.claim_sample("env1", START, later(5))
+
+    async def test_what_ended_or_is_to_end_is_not_sampled(self, store: EnvironmentStore) -> None:
+        await store.accept(wish(), CAUSE, START)
+        await store.save("a", steps.confirm(await take(store), START, LIMITS), START, "local")
+        lost = steps.lose(await take(store, "b"), None, START, LIMITS, START)
+        await store.save("b", lost, START, "local")
+        assert list(await store.unsampled(later(100), 10)) == []
+        await store.save("b", steps.confirm(lost.environment, START, LIMITS), START, "local")
+        assert [environment.id for environment in await store.unsampled(later(100), 10)] == ["env1"]
+        await store.accept(wish(EnvironmentStopRequested, generation=2), CAUSE, START)
+        assert list(await store.unsampled(later(100), 10)) == []
