@@ -77,6 +77,12 @@ class LocalServer:
             )
         wait_for_port(self.port, self._process)
 
+    @property
+    def pid(self) -> int:
+        """The running process's."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """Politely, then not."""
         if self._process is None:
