@@ -26,7 +26,7 @@ from libs.common.security.revocation_feed import RevocationFeed
 from libs.common.security.sightings import Sightings
 from libs.common.security.tokens import TokenVerifier
 from libs.common.settings import CommonSettings
-from libs.common.telemetry import configure_telemetry
+from libs.common.telemetry import configure_telemetry, flush_traces
 
 log = structlog.get_logger(__name__)
 
@@ -50,7 +50,7 @@ class Platform:
         api_keys: KeyDirectory | None = None,
         extra_probes: Mapping[str, Probe] | None = None,
     ) -> None:
-        configure_telemetry(service, settings)
+        configure_telemetry(service, settings, export=True)
         self.settings = settings
         self.service = service
         self.mongo = mongo.connect(settings)
@@ -99,6 +99,7 @@ class Platform:
                 await self._jwks.close()
             await self.redis.aclose()
             await mongo.close(self.mongo)
+            await flush_traces()
 
     @asynccontextmanager
     async def starting(self, prepare: Step, run: Step | None = None) -> AsyncIterator[None]:

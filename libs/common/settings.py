@@ -49,6 +49,12 @@ class CommonSettings(BaseSettings):
     stream_replicas: int = Field(default=1, ge=1, le=5, description="Replicas of the event stream")
     stream_max_age_days: int = Field(default=30, ge=1, description="How long events are kept, in days")
 
+    otel_exporter_otlp_endpoint: str = Field(
+        default="",
+        description="Where traces go (OTLP over HTTP), e.g. http://collector:4318; '' records none. The other standard "
+        "OTEL_* variables are read too",
+    )
+
     secret_key: SecretStr = Field(
         default=SecretStr(DEVELOPMENT_SECRET_KEY),
         description="Encrypts signing keys, kubeconfigs and environment variables at rest; shared by all services",

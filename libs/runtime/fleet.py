@@ -20,6 +20,7 @@ from libs.runtime.port import (
     TerminalSize,
     WorkspaceRef,
 )
+from libs.runtime.tracing import runtime_call
 
 
 class Openable(Protocol):
@@ -120,8 +121,9 @@ class FleetExec:
         env: Mapping[str, str] | None = None,
     ) -> ExecStream:
         """See the port."""
-        driver = await self._driver(ref)
-        return await driver.exec(ref, argv, tty=tty, size=size, env=env)
+        with runtime_call("exec", ref):
+            driver = await self._driver(ref)
+            return await driver.exec(ref, argv, tty=tty, size=size, env=env)
 
     async def logs(
         self,
@@ -144,19 +146,23 @@ class FleetExec:
 
     async def connect(self, ref: WorkspaceRef, port: int) -> ByteStream:
         """See the port."""
-        return await (await self._driver(ref)).connect(ref, port)
+        with runtime_call("connect", ref):
+            return await (await self._driver(ref)).connect(ref, port)
 
     async def ports(self, ref: WorkspaceRef) -> Sequence[ListeningPort]:
         """See the port."""
-        return await (await self._driver(ref)).ports(ref)
+        with runtime_call("ports", ref):
+            return await (await self._driver(ref)).ports(ref)
 
     async def start_shell(self, ref: WorkspaceRef, session_id: str, size: TerminalSize, terms: HoldTerms) -> Shell:
         """In the way of the workspace's cluster; see ShellRuntime."""
-        return await start_shell(await self._driver(ref), ref, session_id, size, terms)
+        with runtime_call("start_shell", ref):
+            return await start_shell(await self._driver(ref), ref, session_id, size, terms)
 
     async def find_shell(self, ref: WorkspaceRef, session_id: str) -> Shell:
         """In the way of the workspace's cluster; see ShellRuntime."""
-        return await find_shell(await self._driver(ref), ref, session_id)
+        with runtime_call("find_shell", ref):
+            return await find_shell(await self._driver(ref), ref, session_id)
 
     async def _driver(self, ref: WorkspaceRef) -> ExecRuntime:
         await self._refresh(ref.cluster)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from nats.js.errors import NotFoundError
 
-from libs.common.contracts.events import EnvironmentStatusChanged, EnvironmentWish
+from libs.common.contracts.events import (
+    EnvironmentCreated,
+    EnvironmentDeleteRequested,
+    EnvironmentRestartRequested,
+    EnvironmentStartRequested,
+    EnvironmentStatusChanged,
+    EnvironmentStopRequested,
+    EnvironmentWish,
+)
 from libs.common.contracts.telemetry import UsageSample, usage_subject
 from libs.common.errors import PermanentError
 from libs.common.messaging.broker import Bus
@@ -12,6 +20,14 @@ from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.messaging.subscriptions import Delivery, Subscription
 from libs.common.security.identities import USERS_SUBJECT, Identities
 from services.orchestrator.service.wishes import Wishes
+
+_TOLD = (
+    EnvironmentCreated,
+    EnvironmentStartRequested,
+    EnvironmentStopRequested,
+    EnvironmentRestartRequested,
+    EnvironmentDeleteRequested,
+)
 
 
 def subscriptions(wishes: Wishes, identities: Identities) -> list[Subscription]:
@@ -29,7 +45,7 @@ def subscriptions(wishes: Wishes, identities: Identities) -> list[Subscription]:
         await identities.apply(delivery.data)
 
     return [
-        Subscription("environments", "devpocket.env.*.*", on_environment),
+        Subscription("environments", "devpocket.env.*.*", on_environment, _TOLD),
         Subscription("users", USERS_SUBJECT, on_user),
     ]
 

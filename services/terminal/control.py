@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from libs.common.messaging.broker import Bus
+from libs.common.telemetry import continued_trace, trace_headers
 from libs.runtime.port import TerminalSize
 from services.terminal.domain import OwnerSilentError
 from services.terminal.ports import LiveSession, OpenedSession
@@ -53,7 +54,9 @@ class NatsControl:
             raise OwnerSilentError
         question = json.dumps({"owner": owner, "do": what, **more}).encode()
         try:
-            message = await self._bus.client.request(_subject(session_id), question, timeout=self._answer_seconds)
+            message = await self._bus.client.request(
+                _subject(session_id), question, timeout=self._answer_seconds, headers=trace_headers()
+            )
         except (NatsError, TimeoutError) as error:
             log.warning("owner does not answer", session_id=session_id, owner=owner, error=repr(error))
             raise OwnerSilentError from error
@@ -74,15 +77,17 @@ async def answer_others(bus: Bus, sessions: Sessions, replica_id: str, attach: A
         question = json.loads(message.data)
         if question["owner"] != replica_id:
             return
-        session_id = message.subject.split(".")[1]
+        with continued_trace(f"session.{question['do']}", message.headers or {}):
+            answer = await _answer(message.subject.split(".")[1], question)
+            await message.respond(json.dumps(answer).encode())
+
+    async def _answer(session_id: str, question: dict[str, Any]) -> dict[str, Any]:
         if question["do"] == "close":
-            answer: dict[str, Any] = {"found": sessions.close(session_id)}
-        elif question["do"] == "attach":
-            answer = await attach(session_id, question["request"])
-        else:
-            live = sessions.describe(session_id)
-            answer = {"live": None if live is None else _fields(live)}
-        await message.respond(json.dumps(answer).encode())
+            return {"found": sessions.close(session_id)}
+        if question["do"] == "attach":
+            return await attach(session_id, question["request"])
+        live = sessions.describe(session_id)
+        return {"live": None if live is None else _fields(live)}
 
     await bus.client.subscribe(_subject("*"), cb=on_request)
 

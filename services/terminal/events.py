@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from nats.aio.msg import Msg
 
-from libs.common.contracts.events import Event, EventData, TerminalSessionClosed
+from libs.common.contracts.events import EnvironmentStatusChanged, Event, EventData, TerminalSessionClosed
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE, Delivery, Subscription
 from libs.common.security.identities import USERS_SUBJECT
@@ -39,7 +39,7 @@ def subscriptions(environments: Environments, clusters: Clusters, accounts: Acco
             await accounts.session_closed(delivery.data)
 
     return [
-        Subscription("environments", _ENVIRONMENT_EVENTS, on_environment),
+        Subscription("environments", _ENVIRONMENT_EVENTS, on_environment, (EnvironmentStatusChanged,)),
         Subscription("clusters", "devpocket.cluster.*.*", on_cluster),
         Subscription("users", USERS_SUBJECT, on_user),
         Subscription("sessions", "devpocket.terminal.*.session_closed", on_session_closed),

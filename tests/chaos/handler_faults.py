@@ -8,13 +8,14 @@ idempotent.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from nats.aio.msg import Msg
 from pymongo.errors import AutoReconnect
 
+from libs.common.contracts.events import EventData
 from libs.common.errors import TemporaryError
 from libs.common.messaging.delivery import DeliveryPolicy
 from libs.common.messaging.subscriptions import Delivery, Handler
@@ -89,9 +90,9 @@ class FailingPolicy(DeliveryPolicy):
         self.__dict__.update(vars(policy))
         self._faults = faults
 
-    async def deliver(self, message: Msg, handler: Handler) -> None:
+    async def deliver(self, message: Msg, handler: Handler, *, told: Collection[type[EventData]] = ()) -> None:
         """As any policy delivers."""
-        await super().deliver(message, self._faults.applied(message, handler))
+        await super().deliver(message, self._faults.applied(message, handler), told=told)
 
 
 def counted(folder: Path) -> dict[str, int]:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.authorization.cast import Cast, gathered
 from tests.e2e.authorization.stores import Stores, stores_of
+from tests.support.otlp import Collector, collecting
 from tests.support.phone import Phone, log_in, signed_in
 from tests.support.stack import LocalStack
 
@@ -16,12 +17,25 @@ ADMIN_PASSWORD = "Adm1n-of-a-test"
 
 
 @pytest.fixture(scope="package")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """Without rate limits, with an administrator and two replicas that serve terminals.
+def collector() -> Iterator[Collector]:
+    """Where the stack sends its traces."""
+    with collecting() as running:
+        yield running
+
+
+@pytest.fixture(scope="package")
+def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[LocalStack]:
+    """Without rate limits, with an administrator, a collector and two replicas that serve terminals.
 
     Down again after the last of these tests, because it costs time.
     """
-    running = LocalStack(tmp_path_factory.mktemp("stack"), ADMIN_EMAIL=ADMIN_EMAIL, ADMIN_PASSWORD=ADMIN_PASSWORD)
+    running = LocalStack(
+        tmp_path_factory.mktemp("stack"),
+        ADMIN_EMAIL=ADMIN_EMAIL,
+        ADMIN_PASSWORD=ADMIN_PASSWORD,
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="200",
+    )
     running.up("--scale", "terminal=2")
     yield running
     running.down()

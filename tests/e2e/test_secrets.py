@@ -16,6 +16,7 @@ from tests.e2e.authorization.life import LIVE_EVENTS, Life
 from tests.e2e.authorization.lively import live
 from tests.e2e.authorization.stores import SERVICES, Stores
 from tests.e2e.conftest import ADMIN_EMAIL, ADMIN_PASSWORD
+from tests.support.otlp import Collector, until
 from tests.support.stack import LocalStack
 
 _MAIL_LINE = "mail written"
@@ -32,6 +33,7 @@ class Traces:
     documents: Mapping[str, str]
     redis: Mapping[str, str]
     database_name: str
+    spans: str
 
     def of_service(self, service: str) -> str:
         """All that its database holds."""
@@ -40,7 +42,7 @@ class Traces:
 
 
 @pytest.fixture(scope="module")
-async def traces(stack: LocalStack, stores: Stores) -> Traces:
+async def traces(stack: LocalStack, stores: Stores, collector: Collector) -> Traces:
     """Lives through everything once, then looks everywhere."""
     ledger = Ledger()
     for name, value in json.loads((stack.data_dir / "secrets.json").read_text()).items():
@@ -51,6 +53,7 @@ async def traces(stack: LocalStack, stores: Stores) -> Traces:
     ledger.learn("signing key", private.hex())
     life = Life(stack, stores, ledger)
     await live(life, ADMIN_EMAIL, ADMIN_PASSWORD)
+    await _sent(stack, collector)
     exported = stack.command("events", "export")
     assert exported.returncode == 0, exported.stderr
     appended = [path.read_text(errors="replace") for path in (stack.data_dir / "redis").rglob("*.aof")]
@@ -61,7 +64,16 @@ async def traces(stack: LocalStack, stores: Stores) -> Traces:
         documents=await stores.documents(),
         redis=dict(zip(_REDIS, (await stores.in_redis(), *life.snapshots.values(), "\n".join(appended)), strict=True)),
         database_name=stores.settings.database_name,
+        spans="\n".join(map(repr, collector.spans())),
     )
+
+
+async def _sent(stack: LocalStack, collector: Collector) -> None:
+    """What services send goes in order: with their last spans all are there."""
+    async with httpx.AsyncClient(base_url=stack.url) as http:
+        for path in ("auth/me", "environments", "regions", "terminal/sessions"):
+            trace_id = (await http.get(f"/api/v1/{path}")).headers["X-Trace-ID"]
+            await until(lambda trace_id=trace_id: bool(collector.spans(trace_id)))  # type: ignore[misc]
 
 
 def _without_mails(log: str) -> str:
@@ -82,6 +94,9 @@ class TestNothingSecretIsIn:
 
     def test_databases(self, traces: Traces) -> None:
         _none(traces.ledger.leaks_in(traces.documents))
+
+    def test_spans(self, traces: Traces) -> None:
+        _none(traces.ledger.leaks_in({"spans": traces.spans}))
 
     def test_redis(self, traces: Traces) -> None:
         _none(traces.ledger.leaks_in(traces.redis))
@@ -143,6 +158,10 @@ class TestTheSearch:
     )
     def test_finds_markers_in_databases(self, traces: Traces, service: str, marker: str) -> None:
         assert self._finds(traces, marker, traces.of_service(service))
+
+    @pytest.mark.parametrize("marker", ["environment", "user"])
+    def test_finds_markers_in_spans(self, traces: Traces, marker: str) -> None:
+        assert self._finds(traces, marker, traces.spans)
 
     @pytest.mark.parametrize(
         ("place", "marker"), zip(_REDIS, ("ended session", "environment", "ended session"), strict=True)

@@ -22,6 +22,7 @@ from libs.common.http.middleware import (
 from libs.common.http.openapi import with_problem_schema
 from libs.common.http.problems import add_problem_handlers, responses
 from libs.common.http.rate_limit import RateLimitMiddleware
+from libs.common.http.tracing import FASTAPI_TELEMETRY
 from libs.common.platform import Platform
 from libs.common.version import VERSION
 
@@ -51,7 +52,7 @@ def create_service_app(
         redirect_slashes=False,
         # What every operation may answer, be it by the gateway: 400 to what cannot be read, 413 to what is too large.
         responses=responses(400, 413, 422, 429, 503),
-        telemetry={"operation_spans": False, "logs": False},
+        telemetry=FASTAPI_TELEMETRY,
     )
     app.state.platform = platform
     add_problem_handlers(app, (*mongo.UNAVAILABLE_ERRORS, *redis.UNAVAILABLE_ERRORS))
@@ -87,6 +88,8 @@ def _add_middleware(app: FastAPI, platform: Platform, streamed: re.Pattern[str] 
             allow_headers=["*"],
             expose_headers=[
                 "X-Request-ID",
+                "X-Trace-ID",
+                "traceresponse",
                 "Link",
                 "RateLimit-Limit",
                 "RateLimit-Remaining",

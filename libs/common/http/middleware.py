@@ -16,9 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from libs.common.context import Cause, acting
 from libs.common.http.address import client_address
 from libs.common.http.problems import problem_response
+from libs.common.http.tracing import environment_of, request_span
 from libs.common.ids import new_id
+from libs.common.telemetry import about_environment, log_scope, trace_answer
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{8,128}$")
+_STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _QUIET_PATHS = ("/health", "/metrics")
 
 log = structlog.get_logger("access")
@@ -38,7 +41,7 @@ class TrailingSlashMiddleware:
 
 
 class RequestContextMiddleware:
-    """Gives every request an id and a line in the log. The span around it is FastAPI's own."""
+    """Gives every request an id and a line in the log, and every answer the ids of request and trace."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -55,23 +58,30 @@ class RequestContextMiddleware:
         started = time.perf_counter()
         status = 0
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] in {
-                "http.response.start",
-                "websocket.accept",
-                "websocket.http.response.start",
-            }:
-                status = message.get("status", 101)
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
-            await send(message)
-
         with (
             acting(Cause(correlation_id=request_id, address=client_address(scope))),
-            structlog.contextvars.bound_contextvars(request_id=request_id),
+            log_scope(request_id=request_id, correlation_id=request_id),
+            request_span(scope) as handshake,
         ):
+            ids = {"X-Request-ID": request_id, **trace_answer()}
+            environment_id = environment_of(scope["path"])
+            if environment_id is not None:
+                about_environment(environment_id)
+
+            async def send_with_ids(message: Message) -> None:
+                nonlocal status
+                if message["type"] in _STARTS:
+                    status = message.get("status", 101)
+                    MutableHeaders(scope=message).update(ids)
+                await send(message)
+                if handshake is not None:
+                    handshake.sent(message)
+                    if message["type"] == "websocket.accept":
+                        # The line with the outcome comes at the end, which may be in hours.
+                        log.info("connection opened", path=scope["path"])
+
             try:
-                await self.app(scope, receive, send_with_id)
+                await self.app(scope, receive, send_with_ids)
             finally:
                 if not scope["path"].startswith(_QUIET_PATHS):
                     _log_access(scope, status, started)

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
 from libs.common.errors import DevPocketError, ErrorKind
+from libs.common.telemetry import trace_answer
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -96,7 +97,7 @@ def problem_response(
         request_id=request_id,
         errors=list(errors) if errors is not None else None,
     )
-    answer_headers = {**(headers or {}), **({"X-Request-ID": request_id} if request_id else {})}
+    answer_headers = {**(headers or {}), **({"X-Request-ID": request_id} if request_id else {}), **trace_answer()}
     return JSONResponse(problem.model_dump(exclude_none=True), status, headers=answer_headers, media_type=PROBLEM_JSON)
 
 

@@ -104,7 +104,9 @@ class Bus:
             title=name,
         )
         intake = Intake(
-            lambda message: self._policy.deliver(message, subscription.handle), turn_of, ack_wait_s=self._ack_wait_s
+            lambda message: self._policy.deliver(message, subscription.handle, told=subscription.told),
+            turn_of,
+            ack_wait_s=self._ack_wait_s,
         )
         subscriber(intake.take)
         self._intakes.append(intake)

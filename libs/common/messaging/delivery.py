@@ -8,18 +8,19 @@ advisory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from opentelemetry.trace import Span
 
 from libs.common.context import Cause, acting
-from libs.common.contracts.events import UnknownEventError
+from libs.common.contracts.events import EventData, UnknownEventError
 from libs.common.errors import PermanentError, TemporaryError
 from libs.common.messaging.dead_letter import bury
-from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE, Handler, decoded
-from libs.common.telemetry import handling
+from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE, Delivery, Handler, decoded
+from libs.common.telemetry import explain, fail_span, handling
 
 # Failures of a handler that it did not expect. An expected one (TemporaryError) deserves more patience: over an hour.
 MAX_DELIVERIES = 8
@@ -74,13 +75,21 @@ class DeliveryPolicy:
         self._has_condemned = False
         self._survived: dict[tuple[str, int], None] = {}
 
-    async def deliver(self, message: Msg, handler: Handler) -> None:
-        """Run the handler, then acknowledge according to the outcome. Raises nothing but cancellation."""
+    async def deliver(self, message: Msg, handler: Handler, *, told: Collection[type[EventData]] = ()) -> None:
+        """Run the handler, then acknowledge according to the outcome. Raises nothing but cancellation.
+
+        The work is a child of the span that published the event. `told`: see Subscription.
+        """
+        with handling(message.subject, message.metadata.consumer, message.headers or {}) as span:
+            await self._deliver(message, _telling(handler, told), span)
+
+    async def _deliver(self, message: Msg, handler: Handler, span: Span) -> None:
         try:
             # History of another system is for reading; acting upon it would happen a second time.
             if IMPORTED_SEQUENCE not in (message.headers or {}):
                 await self._handle(message, handler)
         except Exception as error:
+            fail_span(span, error)
             outcome = self._failed(message, error)
         else:
             outcome = message.ack()
@@ -109,17 +118,15 @@ class DeliveryPolicy:
             del self._survived[next(iter(self._survived))]
 
     async def _handle(self, message: Msg, handler: Handler) -> None:
-        """As a child of the span that published the event, and as the cause of what the handler does."""
+        """As the cause of what the handler does."""
         metadata = message.metadata
         if self.condemns(metadata.consumer, metadata.sequence.stream, metadata.num_delivered):
             raise PermanentError(f"gave up: {metadata.num_delivered - 1} deliveries ended without an outcome")
         delivery = decoded(message.data, subject=message.subject, sequence=metadata.sequence.stream)
         event = delivery.event
+        explain(event.type, event.correlationid)
         tries = 0
-        with (
-            acting(Cause(event.correlationid, event.id, self._service)),
-            handling(event.type, event.correlationid, message.headers or {}),
-        ):
+        with acting(Cause(event.correlationid, event.id, self._service)):
             while True:
                 try:
                     async with asyncio.timeout(_HANDLER_LIMIT_S):
@@ -168,3 +175,12 @@ class DeliveryPolicy:
             return
         log.error("event is dead", subject=message.subject, deliveries=deliveries, error=repr(error))
         await message.term()
+
+
+def _telling(handler: Handler, told: Collection[type[EventData]]) -> Handler:
+    async def handle(delivery: Delivery) -> None:
+        await handler(delivery)
+        if type(delivery.data) in told:
+            log.info("event handled", sequence=delivery.sequence)
+
+    return handle if told else handler

@@ -20,7 +20,7 @@ from libs.common.contracts.events import Event
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.mongo import Collection
-from libs.common.telemetry import trace_headers
+from libs.common.telemetry import publishing, trace_headers
 
 PENDING = "pending_events"
 _SWEEP_INTERVAL_S = 2.0
@@ -145,7 +145,8 @@ class OutboxRelay:
         for entry in entries:
             payload = json.dumps(entry["event"], separators=(",", ":")).encode()
             try:
-                await self._publisher.publish(entry["subject"], payload, entry["headers"])
+                with publishing(entry["subject"], entry["id"], entry["headers"]) as headers:
+                    await self._publisher.publish(entry["subject"], payload, headers)
             except Exception as error:
                 # The order within a document must hold, so the rest waits with it.
                 log.warning("event not published yet", subject=entry["subject"], error=repr(error))

@@ -17,6 +17,7 @@ from nats.aio.msg import Msg
 from libs.common.context import Cause, acting
 from libs.common.messaging.dead_letter import ORIGINAL_SEQUENCE, ORIGINAL_SUBJECT, one_line
 from libs.common.messaging.subscriptions import MalformedEventError, Subscription, decoded
+from libs.common.telemetry import explain, handling
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +42,12 @@ class RedriveDesk:
         """Begin to answer; the replicas share the requests."""
         for consumer, subscription in self._subscriptions.items():
 
-            async def on_request(message: Msg, subscription: Subscription = subscription) -> None:
-                await message.respond(json.dumps(await self._handle(message, subscription)).encode())
+            async def on_request(
+                message: Msg, consumer: str = consumer, subscription: Subscription = subscription
+            ) -> None:
+                headers = message.headers or {}
+                with handling(headers.get(ORIGINAL_SUBJECT, message.subject), consumer, headers):
+                    await message.respond(json.dumps(await self._handle(message, subscription)).encode())
 
             await client.subscribe(redrive_subject(consumer), queue=self._service, cb=on_request)
 
@@ -54,6 +59,7 @@ class RedriveDesk:
                 raise MalformedEventError(f"the headers {ORIGINAL_SUBJECT} and {ORIGINAL_SEQUENCE} are missing")
             delivery = decoded(message.data, subject=subject, sequence=int(sequence))
             event = delivery.event
+            explain(event.type, event.correlationid)
             with acting(Cause(event.correlationid, event.id, self._service)):
                 await subscription.handle(delivery)
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -33,11 +33,15 @@ Handler = Callable[[Delivery], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """`handle` gets every event on `subject` at least once; `purpose` names the durable consumer within its service."""
+    """`handle` gets every event on `subject` at least once; `purpose` names the durable consumer within its service.
+
+    `told`: types whose handling is worth a line in the log, because it is a step that somebody waits for.
+    """
 
     purpose: str
     subject: str
     handle: Handler
+    told: Collection[type[EventData]] = ()
 
     def matches(self, subject: str) -> bool:
         """Whether an event on this NATS subject is meant. `*` stands for one token, a final `>` for one or more."""

@@ -18,6 +18,7 @@ import aiohttp
 
 from libs.runtime.kubernetes.connection import Connection
 from libs.runtime.kubernetes.errors import ApiError, ApiUnreachableError, api_error
+from libs.runtime.tracing import answered, cluster_request
 
 Object = dict[str, Any]
 Query = Mapping[str, str]
@@ -195,8 +196,11 @@ class KubeApi:
             body=call.body,
             auth_settings=["BearerToken"],
         )
-        answer = await client.call_api(method, url, headers, body, _request_timeout=timeout)
-        return cast("aiohttp.ClientResponse", answer.response)
+        with cluster_request(call.method, call.path) as span:
+            answer = await client.call_api(method, url, headers, body, _request_timeout=timeout)
+            response = cast("aiohttp.ClientResponse", answer.response)
+            answered(span, response.status)
+            return response
 
     @contextlib.asynccontextmanager
     async def stream(self, path: str, query: Query, *, silence_s: float | None) -> AsyncIterator[aiohttp.StreamReader]:

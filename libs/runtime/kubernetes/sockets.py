@@ -15,6 +15,7 @@ from libs.runtime.kubernetes.channels import V4, V5
 from libs.runtime.kubernetes.connection import Connection
 from libs.runtime.kubernetes.errors import ApiError, ApiUnreachableError
 from libs.runtime.kubernetes.names import CONTAINER
+from libs.runtime.tracing import cluster_request
 
 Socket = aiohttp.ClientWebSocketResponse
 ENDS = (
@@ -85,16 +86,17 @@ class Sockets:
         )
         session = self._connection.session
         configuration = client.configuration
-        socket = await session.ws_connect(
-            URL(get_websocket_url(url), encoded=True),
-            headers=headers,
-            protocols=protocols,
-            autoping=False,
-            max_msg_size=_MAX_FRAME_BYTES,
-            timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
-            proxy=configuration.proxy or None,
-            server_hostname=configuration.tls_server_name or None,
-        )
+        with cluster_request("GET", path):
+            socket = await session.ws_connect(
+                URL(get_websocket_url(url), encoded=True),
+                headers=headers,
+                protocols=protocols,
+                autoping=False,
+                max_msg_size=_MAX_FRAME_BYTES,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
+                proxy=configuration.proxy or None,
+                server_hostname=configuration.tls_server_name or None,
+            )
         _bound_buffers(socket)
         return socket
 

@@ -12,6 +12,7 @@ from libs.common.http.auth import CurrentUser, EnvironmentsUser
 from libs.common.http.paging import LINK_TO_NEXT
 from libs.common.http.problems import responses
 from libs.common.http.routing import CallerFirstRoute
+from libs.common.telemetry import about_environment
 from services.envs.api.collaborators import Environments, UsageOf
 from services.envs.api.cursors import ENVIRONMENT_ID, decode_cursor, encode_cursor
 from services.envs.entities import Command
@@ -41,7 +42,9 @@ async def create_environment(
     user: EnvironmentsUser, environments: Environments, body: EnvironmentCreate
 ) -> EnvironmentResponse:
     """It is being created when this answers: follow its status with GET /api/v1/events."""
-    return EnvironmentResponse.of(await environments.create(user, body.to_domain()))
+    created = await environments.create(user, body.to_domain())
+    about_environment(created.id)
+    return EnvironmentResponse.of(created)
 
 
 @router.get("", summary="List your environments", responses=LINK_TO_NEXT)

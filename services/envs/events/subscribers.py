@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from libs.common.contracts.clusters import ClusterState
-from libs.common.contracts.events import RuntimeReport, TerminalSessionOpened
+from libs.common.contracts.events import (
+    RuntimeDelayed,
+    RuntimeDeleted,
+    RuntimeFailed,
+    RuntimeReport,
+    RuntimeRunning,
+    RuntimeStopped,
+    TerminalSessionOpened,
+)
 from libs.common.contracts.users import UserState
 from libs.common.errors import PermanentError
 from libs.common.messaging.subscriptions import Delivery, Subscription
@@ -11,6 +19,8 @@ from libs.common.security.identities import USERS_SUBJECT, Identities
 from services.envs.service.owners import OwnerService
 from services.envs.service.regions import RegionService
 from services.envs.service.reports import ReportService
+
+_TOLD = (RuntimeRunning, RuntimeDelayed, RuntimeFailed, RuntimeStopped, RuntimeDeleted)
 
 
 def subscriptions(
@@ -40,7 +50,7 @@ def subscriptions(
             await regions.keep(delivery.data)
 
     return [
-        Subscription("runtime", "devpocket.runtime.*.*", on_runtime),
+        Subscription("runtime", "devpocket.runtime.*.*", on_runtime, _TOLD),
         Subscription("users", USERS_SUBJECT, on_user),
         Subscription("terminal", "devpocket.terminal.*.*", on_terminal),
         Subscription("clusters", "devpocket.cluster.*.*", on_cluster),

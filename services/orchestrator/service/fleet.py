@@ -17,6 +17,7 @@ from libs.runtime.port import (
     WorkspaceSpec,
     WorkspaceStats,
 )
+from libs.runtime.tracing import runtime_call
 
 
 class FleetRuntime:
@@ -77,24 +78,27 @@ class FleetRuntime:
                 "the environment.",
                 reason="ClusterRemoved",
             )
-        async with self._changing(spec.ref) as driver:
+        async with self._changing("ensure", spec.ref) as driver:
             return await driver.ensure(spec)
 
     async def stop(self, ref: WorkspaceRef, *, grace_seconds: float = 5.0) -> None:
         """See the port."""
         if ref.cluster not in self._gone:
-            async with self._changing(ref) as driver:
+            async with self._changing("stop", ref) as driver:
                 await driver.stop(ref, grace_seconds=grace_seconds)
 
     async def delete(self, ref: WorkspaceRef) -> None:
         """See the port."""
         if ref.cluster not in self._gone:
-            async with self._changing(ref) as driver:
+            async with self._changing("delete", ref) as driver:
                 await driver.delete(ref)
 
     async def inspect(self, ref: WorkspaceRef) -> ObservedWorkspace | None:
         """See the port."""
-        return None if ref.cluster in self._gone else await (await self._driver(ref.cluster)).inspect(ref)
+        if ref.cluster in self._gone:
+            return None
+        with runtime_call("inspect", ref):
+            return await (await self._driver(ref.cluster)).inspect(ref)
 
     async def stats(self, ref: WorkspaceRef) -> WorkspaceStats:
         """See the port."""
@@ -113,9 +117,10 @@ class FleetRuntime:
             yield observed
 
     @asynccontextmanager
-    async def _changing(self, ref: WorkspaceRef) -> AsyncIterator[WorkspaceRuntime]:
+    async def _changing(self, operation: str, ref: WorkspaceRef) -> AsyncIterator[WorkspaceRuntime]:
         async with self._slots.get(ref.cluster) or asyncio.Semaphore():
-            yield await self._driver(ref.cluster)
+            with runtime_call(operation, ref):
+                yield await self._driver(ref.cluster)
 
     async def _driver(self, cluster_id: str) -> WorkspaceRuntime:
         held = self._held.get(cluster_id)

@@ -17,7 +17,7 @@ import structlog
 from libs.common.clock import Clock
 from libs.common.contracts.environments import DesiredState
 from libs.common.security.sealing import SealBrokenError
-from libs.common.telemetry import continued_trace
+from libs.common.telemetry import about_environment, continued_trace, log_scope
 from libs.runtime.port import (
     DriverError,
     ObservedWorkspace,
@@ -87,16 +87,20 @@ class Reconciler:
         if environment is None:
             return
         try:
+            quiet = environment.is_settled
             while environment is not None:
                 with (
-                    continued_trace("reconcile", environment.cause.trace),
-                    structlog.contextvars.bound_contextvars(
-                        environment_id=environment_id, correlation_id=environment.cause.correlation_id
-                    ),
+                    log_scope(correlation_id=environment.cause.correlation_id),
+                    # A look at what is as wanted comes again and again, as long as the environment lives.
+                    continued_trace("reconcile", environment.cause.trace, quiet=quiet),
                 ):
-                    environment = await self._round(environment, lease)
-        except LeaseLostError as error:
-            log.warning("work ended", environment_id=environment_id, reason=str(error))
+                    about_environment(environment_id)
+                    try:
+                        environment = await self._round(environment, lease)
+                    except LeaseLostError as error:
+                        log.warning("work ended", reason=str(error))
+                        return
+                quiet = False
         except BaseException:
             await self._store.release(environment_id, lease.holder)
             raise

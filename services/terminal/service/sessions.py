@@ -103,6 +103,7 @@ class Sessions:
         except BaseException:
             await shell.close()
             raise
+        log.info("session opened", session_id=session_id, is_held=shell.is_held)
         return self._serve(TerminalSession(record, shell, self._limits))
 
     async def adopt(self, record: OpenedSession, shell: Shell) -> TerminalSession:
@@ -273,6 +274,7 @@ class Sessions:
             exit_code=code if reason is CloseReason.EXIT else None,
             output_bytes=session.ring.end,
         )
+        log.info("session closed", session_id=session.id, reason=reason.value, exit_code=code)
         try:
             await self._store.closed(closed)
         except Exception as error:

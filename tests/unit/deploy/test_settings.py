@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from opentelemetry.sdk import environment_variables
 
 from libs.cli.stack.gateway import UPSTREAMS
 from libs.common.settings import CommonSettings
@@ -20,6 +21,8 @@ SETTINGS: dict[str, type[CommonSettings]] = {
     "orchestrator": OrchestratorSettings,
     "terminal": TerminalSettings,
 }
+# What OpenTelemetry's SDK reads by itself.
+BY_THE_SDK = {name for name in vars(environment_variables) if name.startswith("OTEL_")}
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
@@ -34,7 +37,7 @@ def test_settings_are_known_and_good_enough_to_start(
 ) -> None:
     own = variables(container_of(release.one("Deployment", name)))
     fields = {field.upper() for field in SETTINGS[name].model_fields}
-    assert own.keys() <= fields
+    assert own.keys() <= fields | BY_THE_SDK
     for variable in fields:
         monkeypatch.delenv(variable, raising=False)
     for variable, value in {**release.settings(), **own}.items():
@@ -46,7 +49,7 @@ def test_settings_are_known_and_good_enough_to_start(
 
 def test_no_setting_is_one_that_nobody_reads(release: Release) -> None:
     known = {field.upper() for settings in SETTINGS.values() for field in settings.model_fields}
-    assert release.settings().keys() <= known
+    assert release.settings().keys() <= known | BY_THE_SDK
 
 
 def test_services_and_gateway_find_each_other(release: Release) -> None:

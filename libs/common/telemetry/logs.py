@@ -1,38 +1,47 @@
-"""Structured logs with trace ids, and the tracer every service uses.
+"""Structured logs: one line is one JSON object (LOG_FORMAT=json) or a coloured line (console).
 
-One log line is one JSON object (LOG_FORMAT=json) or a coloured line (console). Whatever is bound with
-`structlog.contextvars` (request id, environment id) and the current trace and span id ride along.
+Whatever is bound with `structlog.contextvars` (request id, correlation id, environment id) and the current trace and
+span id ride along, so that one id finds the story in the logs of all services.
 """
 
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 import structlog
-from opentelemetry import propagate, trace
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry import trace
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
 from libs.common.settings import CommonSettings
 
 _SECRET_WORDS = ("password", "secret", "token", "authorization", "ticket", "api_key")
-_TRACE_CONTEXT = TraceContextTextMapPropagator()
 _NOISY_LOGGERS = ("uvicorn.access", "httpx", "httpcore", "pymongo", "nats")
+ENVIRONMENT_ID = "devpocket.environment.id"
 
 
-def configure_telemetry(service: str, settings: CommonSettings, *, stream: TextIO | None = None) -> None:
-    """Set up logs and tracing for this process. `stream` defaults to standard error."""
-    _configure_logging(service, settings, stream or sys.stderr)
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):
-        trace.set_tracer_provider(TracerProvider(resource=Resource.create({"service.name": f"devpocket-{service}"})))
+@contextmanager
+def log_scope(**fields: Any) -> Iterator[None]:
+    """Lines within carry `fields`; what is bound within, e.g. by `about_environment`, ends with the block."""
+    before = get_contextvars()
+    bind_contextvars(**fields)
+    try:
+        yield
+    finally:
+        clear_contextvars()
+        bind_contextvars(**before)
 
 
-def _configure_logging(service: str, settings: CommonSettings, stream: TextIO) -> None:
+def about_environment(environment_id: str) -> None:
+    """The work at hand is about this environment: lines from now on say so, and the current span does."""
+    bind_contextvars(environment_id=environment_id)
+    trace.get_current_span().set_attribute(ENVIRONMENT_ID, environment_id)
+
+
+def configure_logging(service: str, settings: CommonSettings, stream: TextIO) -> None:
+    """Log lines of this process go to `stream`, in the format of the settings."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -105,34 +114,3 @@ def _drop_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> 
         if any(word in key.lower() for word in _SECRET_WORDS):
             event[key] = "[redacted]"
     return event
-
-
-def tracer() -> trace.Tracer:
-    """The tracer of this process."""
-    return trace.get_tracer("devpocket")
-
-
-def trace_headers() -> dict[str, str]:
-    """W3C trace context (`traceparent`, `tracestate`) of the current span, for a message that leaves the process."""
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier)
-    return carrier
-
-
-@contextmanager
-def continued_trace(name: str, headers: Mapping[str, str]) -> Iterator[None]:
-    """A span below the one whose `trace_headers` were kept: for work that goes on after its message is handled."""
-    with tracer().start_as_current_span(name, context=propagate.extract(headers)):
-        yield
-
-
-@contextmanager
-def handling(event_type: str, correlation_id: str | None, headers: Mapping[str, str]) -> Iterator[None]:
-    """A span below the one that published the event; logs within carry the correlation id."""
-    parent = _TRACE_CONTEXT.extract(headers) if "traceparent" in headers else None
-    tokens = structlog.contextvars.bind_contextvars(correlation_id=correlation_id, event_type=event_type)
-    try:
-        with tracer().start_as_current_span(f"handle {event_type}", context=parent):
-            yield
-    finally:
-        structlog.contextvars.reset_contextvars(**tokens)
