@@ -1,4 +1,4 @@
-"""Writes what docs/ holds of the code: openapi.json, asyncapi.json and operations/configuration.md.
+"""Writes what docs/ holds of the code: openapi.json, asyncapi.json, configuration.md, the metrics in monitoring.md.
 
 `--check` writes nothing and fails when one is not up to date.
 """
@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from libs.cli.stack.other_settings import OTHER_SETTINGS
 from libs.common.asyncapi.document import asyncapi_document
 from libs.common.http.openapi import merge_openapi
+from libs.common.metrics.catalogue import table
 from libs.common.settings import CommonSettings
 from libs.common.settings_page import Setting, settings_of, settings_page
 from libs.common.version import VERSION
@@ -25,6 +26,8 @@ from libs.common.version import VERSION
 SERVICES = ("auth", "envs", "orchestrator", "terminal")
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+_MONITORING = "operations/monitoring.md"
+_TABLE_BEGINS, _TABLE_ENDS = "<!-- metrics: written by make contracts -->\n", "<!-- end of metrics -->\n"
 
 
 def contracts() -> dict[str, str]:
@@ -35,10 +38,12 @@ def contracts() -> dict[str, str]:
     openapi = merge_openapi({service: app.openapi() for service, app in apps.items()}, version=VERSION)
     brokers = {service: app.state.platform.bus.broker for service, app in apps.items()}
     asyncapi = asyncapi_document(brokers, version=VERSION)
+    metrics = table({service: app.state.platform.metrics for service, app in apps.items()})
     return {
         "openapi.json": _text(openapi),
         "asyncapi.json": _text(asyncapi),
         "operations/configuration.md": configuration(),
+        _MONITORING: _with_table((DOCS / _MONITORING).read_text(), metrics),
     }
 
 
@@ -56,6 +61,12 @@ def _settings_class(service: str) -> type[CommonSettings]:
         importlib.import_module(f"services.{service}.settings"), f"{service.title()}Settings"
     )
     return found
+
+
+def _with_table(page: str, table: str) -> str:
+    head, rest = page.split(_TABLE_BEGINS)
+    _, tail = rest.split(_TABLE_ENDS)
+    return f"{head}{_TABLE_BEGINS}{table}{_TABLE_ENDS}{tail}"
 
 
 def _text(document: Mapping[str, Any]) -> str:

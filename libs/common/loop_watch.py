@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
+from collections import deque
 
 import structlog
 
@@ -11,6 +13,7 @@ _EVERY_S = 0.25
 _TOLD_ABOVE_S = 0.1
 # One line for each stretch, however often it stumbles.
 _TOLD_EVERY_S = 10.0
+_LATELY_S = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +23,7 @@ class LoopWatch:
 
     def __init__(self) -> None:
         self.worst_s = 0.0
+        self._worst: deque[tuple[float, float]] = deque()
         self._untold_s = 0.0
         self._told_at = float("-inf")
 
@@ -31,8 +35,22 @@ class LoopWatch:
             await asyncio.sleep(_EVERY_S)
             self._note(loop.time() - due, loop.time())
 
+    def worst_lately_s(self) -> float:
+        """The worst of the last minute, in seconds; asking for it changes nothing, so that several may."""
+        self._forget(time.monotonic())
+        return self._worst[0][1] if self._worst else 0.0
+
+    def _forget(self, now: float) -> None:
+        while self._worst and now - self._worst[0][0] > _LATELY_S:
+            self._worst.popleft()
+
     def _note(self, late_s: float, now: float) -> None:
         self.worst_s = max(self.worst_s, late_s)
+        self._forget(now)
+        # What is both older and smaller can never be the worst again.
+        while self._worst and self._worst[-1][1] <= late_s:
+            self._worst.pop()
+        self._worst.append((now, late_s))
         if late_s > _TOLD_ABOVE_S:
             self._untold_s = max(self._untold_s, late_s)
         if self._untold_s and now - self._told_at > _TOLD_EVERY_S:

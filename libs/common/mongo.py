@@ -7,6 +7,7 @@ Swapping the driver means changing `connect` and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from motor.motor_asyncio import AsyncIOMotorClient
@@ -15,6 +16,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError
 
+from libs.common.mongo_pool import PoolWatch
 from libs.common.settings import CommonSettings
 
 Document = dict[str, Any]
@@ -27,10 +29,11 @@ UNAVAILABLE_ERRORS = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError
 # A primary election takes up to 12 s by default; a phone should get its 503 sooner and ask again.
 _SERVER_SELECTION_TIMEOUT_MS = 3_000
 _SOCKET_TIMEOUT_MS = 20_000
+_AGGREGATE_MS = 2_000
 
 
-def connect(settings: CommonSettings) -> Client:
-    """A client; connections are made at first use.
+def connect(settings: CommonSettings, pool: PoolWatch | None = None) -> Client:
+    """A client; connections are made at first use. `pool` is told of each.
 
     Writes are repeated after a lost answer unless the URL says `retryWrites=false`, which some servers ask for.
     """
@@ -41,6 +44,7 @@ def connect(settings: CommonSettings) -> Client:
         connectTimeoutMS=_SERVER_SELECTION_TIMEOUT_MS,
         socketTimeoutMS=_SOCKET_TIMEOUT_MS,
         appname="devpocket",
+        event_listeners=[pool] if pool is not None else [],
     )
     return cast("Client", client)
 
@@ -48,6 +52,19 @@ def connect(settings: CommonSettings) -> Client:
 def database(client: Client, settings: CommonSettings, service: str) -> Database:
     """The database that `service` owns."""
     return client[f"{settings.database_name}_{service}"]
+
+
+async def aggregate(
+    collection: Collection, pipeline: Sequence[Mapping[str, Any]], *, most_ms: int = _AGGREGATE_MS
+) -> list[Document]:
+    """The first batch of what the pipeline gives: for groups, of which there are few. Raises ExecutionTimeout.
+
+    As a command, which Motor and PyMongo take alike.
+    """
+    command = {"aggregate": collection.name, "pipeline": list(pipeline), "cursor": {}, "maxTimeMS": most_ms}
+    answer = await collection.database.command(command)
+    batch: list[Document] = answer["cursor"]["firstBatch"]
+    return batch
 
 
 async def ping(client: Client) -> None:

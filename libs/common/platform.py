@@ -18,6 +18,11 @@ from libs.common.http.rate_limit import RateLimiter
 from libs.common.loop_watch import LoopWatch, keep_what_is_loaded
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.outbox import OutboxRelay, StreamPublisher
+from libs.common.metrics.endpoint import metrics_server
+from libs.common.metrics.events import EventMetrics
+from libs.common.metrics.platform import describe_platform, refusal_counter
+from libs.common.metrics.registry import Metrics
+from libs.common.mongo_pool import PoolWatch
 from libs.common.security.api_keys import ApiKeyVerifier, KeyDirectory
 from libs.common.security.identities import Identities
 from libs.common.security.keys import JwksClient, KeySource
@@ -53,11 +58,14 @@ class Platform:
         configure_telemetry(service, settings, export=True)
         self.settings = settings
         self.service = service
-        self.mongo = mongo.connect(settings)
+        self.metrics = Metrics(service)
+        self._event_metrics = EventMetrics(self.metrics)
+        self.pool = PoolWatch()
+        self.mongo = mongo.connect(settings, self.pool)
         self.database = mongo.database(self.mongo, settings, service)
         self.redis = redis.connect(settings)
-        self.bus = Bus(settings, service)
-        self.outbox = OutboxRelay(StreamPublisher(self.bus))
+        self.bus = Bus(settings, service, observer=self._event_metrics.handled)
+        self.outbox = OutboxRelay(self._event_metrics.counting(StreamPublisher(self.bus)))
         self._jwks = JwksClient(settings.jwks_url) if keys is None else None
         token_life_s = settings.access_token_expire_minutes * 60
         self.revocations = Revocations(self.redis, token_life_s=token_life_s)
@@ -73,7 +81,8 @@ class Platform:
             audience=settings.jwt_audience,
         )
         self.sightings = Sightings(self._tell)
-        self.limiter = RateLimiter(settings)
+        refusals = refusal_counter(self.metrics)
+        self.limiter = RateLimiter(settings, lambda limit: refusals.labels(limit).inc())
         self.loop_watch = LoopWatch()
         self.health = Health(
             {
@@ -83,12 +92,16 @@ class Platform:
                 **(extra_probes or {}),
             }
         )
+        describe_platform(self)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Everything is closed at the end, whatever was opened."""
+        settings = self.settings
+        self._event_metrics.expect(self.bus.consumers)
         try:
-            yield
+            async with metrics_server(self.metrics, settings.metrics_address, settings.metrics_port):
+                yield
         finally:
             await self._revocation_feed.stop()
             await self.sightings.stop()

@@ -81,6 +81,19 @@ class CommonSettings(BaseSettings):
     )
     max_body_bytes: int = Field(default=10 * 1024 * 1024, ge=1024, description="Largest JSON body, in bytes")
 
+    metrics_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="Serves GET /metrics, and nothing else, on this port too; empty for the service's own port alone",
+    )
+    metrics_address: str = Field(default="127.0.0.1", description="Where METRICS_PORT listens; 0.0.0.0 for anywhere")
+
+    @field_validator("metrics_port", mode="before")
+    @classmethod
+    def _none_for_empty(cls, value: object) -> object:
+        return None if value == "" else value
+
     @field_validator("allowed_origins", mode="before")
     @classmethod
     def _split_origins(cls, value: object) -> object:

@@ -101,15 +101,15 @@ class FleetExec:
     """
 
     def __init__(self, fleet: Fleet[ExecRuntime], refresh: Callable[[str], Awaitable[None]]) -> None:
-        self._fleet = fleet
-        self._refresh = refresh
+        self.fleet = fleet
+        self.refresh = refresh
 
     async def open(self) -> None:
         """Nothing to do: drivers are opened when they are needed."""
 
     async def close(self) -> None:
         """See the port."""
-        await self._fleet.close()
+        await self.fleet.close()
 
     async def exec(
         self,
@@ -165,5 +165,5 @@ class FleetExec:
             return await find_shell(await self._driver(ref), ref, session_id)
 
     async def _driver(self, ref: WorkspaceRef) -> ExecRuntime:
-        await self._refresh(ref.cluster)
-        return await self._fleet.driver(ref.cluster)
+        await self.refresh(ref.cluster)
+        return await self.fleet.driver(ref.cluster)

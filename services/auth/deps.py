@@ -8,13 +8,13 @@ from fastapi import Depends, Request
 
 from services.auth.assembly import AuthServices
 from services.auth.keyring import KeyRing
+from services.auth.metrics import CountedSignIn
 from services.auth.service.accounts import AccountService
 from services.auth.service.api_keys import ApiKeyService
 from services.auth.service.audit import AuditService
 from services.auth.service.deletion import DeletionService
 from services.auth.service.recovery import RecoveryService
 from services.auth.service.sessions import SessionService
-from services.auth.service.sign_in import SignInService
 
 
 def _services(request: Request) -> AuthServices:
@@ -30,8 +30,9 @@ async def _sessions(request: Request) -> SessionService:
     return _services(request).sessions
 
 
-async def _sign_in(request: Request) -> SignInService:
-    return _services(request).sign_in
+async def _sign_in(request: Request) -> CountedSignIn:
+    sign_in: CountedSignIn = request.app.state.sign_in
+    return sign_in
 
 
 async def _api_keys(request: Request) -> ApiKeyService:
@@ -56,7 +57,7 @@ async def _ring(request: Request) -> KeyRing:
 
 Accounts = Annotated[AccountService, Depends(_accounts)]
 Sessions = Annotated[SessionService, Depends(_sessions)]
-SignIn = Annotated[SignInService, Depends(_sign_in)]
+SignIn = Annotated[CountedSignIn, Depends(_sign_in)]
 ApiKeys = Annotated[ApiKeyService, Depends(_api_keys)]
 Recovery = Annotated[RecoveryService, Depends(_recovery)]
 Deletion = Annotated[DeletionService, Depends(_deletion)]

@@ -16,6 +16,7 @@ from services.auth.assembly import AuthServices, configured_google, make_key_rin
 from services.auth.events import audit_subscription, deletion_subscriptions, mail_subscription, subscribe_sightings
 from services.auth.first_admin import ensure_first_admin
 from services.auth.mail import configured_mailer
+from services.auth.metrics import CountedMailer, CountedSignIn, mail_counter
 from services.auth.ports import GoogleIdentities, Mailer
 from services.auth.replay import replay_target
 from services.auth.repository import MongoKeyDirectory
@@ -37,6 +38,8 @@ def create_app(
     directory = MongoKeyDirectory()
     platform = Platform(settings, SERVICE, keys=ring, api_keys=directory)
     directory.attach(platform.database)
+    mailer = mailer or configured_mailer(settings)
+    mails = mail_counter(platform.metrics)
     services = AuthServices(
         settings,
         platform.database,
@@ -44,7 +47,7 @@ def create_app(
         platform.revocations,
         ring,
         google=google or configured_google(settings),
-        mailer=mailer or configured_mailer(settings),
+        mailer=CountedMailer(mailer, mails) if mailer is not None else None,
         clock=clock,
     )
     subscriptions = [audit_subscription(services.audit), *deletion_subscriptions(services.deletion)]
@@ -70,4 +73,5 @@ def create_app(
 
     app = create_service_app(platform, [*ROUTERS, replay_router(SERVICE, replay_target)], lifespan)
     app.state.auth = services
+    app.state.sign_in = CountedSignIn(services.sign_in, platform.metrics)
     return app

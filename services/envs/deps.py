@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from libs.common.messaging.outbox import OutboxRelay
+from libs.common.metrics.registry import Metrics
 from libs.common.mongo import Database
 from libs.common.security.sealing import Sealer
+from services.envs.metrics import describe_environments, failure_counter
 from services.envs.repository import (
     AccountRepository,
     ClusterRepository,
@@ -48,10 +50,14 @@ class UseCases:
         await self.templates.apply_settings()
 
 
-def build(settings: EnvsSettings, database: Database, relay: OutboxRelay | None) -> UseCases:
-    """`relay` publishes what is written; None for tools that change no environment."""
+def build(
+    settings: EnvsSettings, database: Database, relay: OutboxRelay | None, metrics: Metrics | None = None
+) -> UseCases:
+    """`relay` publishes what is written; None for tools that change no environment, and of which nobody is told."""
     environments = EnvironmentRepository(database, relay)
-    metrics = MetricsRepository(database)
+    if metrics is not None:
+        describe_environments(metrics, environments, overdue_after_s=settings.environment_overdue_seconds)
+    usage = MetricsRepository(database)
     accounts = AccountService(AccountRepository(database))
     owners = OwnerService(environments, accounts, DepartureRepository(database, relay))
     regions = RegionService(ClusterRepository(database))
@@ -74,7 +80,9 @@ def build(settings: EnvsSettings, database: Database, relay: OutboxRelay | None)
         templates=templates,
         owners=owners,
         regions=regions,
-        reports=ReportService(environments, owners=owners),
-        usage=UsageService(environments, metrics),
-        _stores=(environments, metrics),
+        reports=ReportService(
+            environments, owners=owners, on_failed=failure_counter(metrics) if metrics is not None else lambda _: None
+        ),
+        usage=UsageService(environments, usage),
+        _stores=(environments, usage),
     )

@@ -33,6 +33,9 @@ WishT = TypeVar("WishT", bound=EnvironmentWish)
 
 Trigger = Command | Report
 
+TRANSITIONAL = frozenset({CREATING, STARTING, RESTARTING, STOPPING, TERMINATING})
+"""On the way to another status: nothing stays here for ever."""
+
 _LIVE = frozenset(EnvironmentStatus) - {TERMINATED}
 
 _ROWS: tuple[tuple[Trigger, Iterable[EnvironmentStatus], EnvironmentStatus], ...] = (

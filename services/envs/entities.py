@@ -122,3 +122,7 @@ class Change:
     def is_empty(self) -> bool:
         """Nothing has to be written."""
         return self.after is self.before
+
+    def comes_to(self, status: EnvironmentStatus) -> bool:
+        """Whether the environment has this status now and had another."""
+        return self.after.status is status and self.before.status is not status

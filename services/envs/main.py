@@ -28,7 +28,7 @@ def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None =
     """The application. `keys` replaces auth's key set, for tests."""
     settings = settings or EnvsSettings()
     platform = Platform(settings, SERVICE, keys=keys)
-    use_cases = build(settings, platform.database, platform.outbox)
+    use_cases = build(settings, platform.database, platform.outbox, platform.metrics)
     live = LiveFeed(platform.bus)
     for subscription in subscriptions(use_cases.reports, platform.identities, use_cases.regions, use_cases.owners):
         platform.bus.subscribe(subscription)

@@ -42,6 +42,13 @@ class EnvsSettings(CommonSettings):
         description="When nodes fetch images, at every start: Never for all, or python=Never,ubuntu=IfNotPresent",
     )
 
+    environment_overdue_seconds: float = Field(
+        default=420.0,
+        gt=0,
+        description="What is created, started, stopped or deleted for longer is counted as overdue in the metrics; "
+        "above the orchestrator's deadlines, which are 300 seconds at most",
+    )
+
     @field_validator("template_images", "template_pull_policy", mode="before")
     @classmethod
     def _by_template(cls, value: object, info: ValidationInfo) -> object:

@@ -13,14 +13,17 @@ from libs.common.clock import utc_now
 from libs.common.clusters import ClusterDrivers
 from libs.common.http.app import create_service_app
 from libs.common.http.replays import replay_router
+from libs.common.metrics.runtime import runtime_observer
 from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
 from libs.common.security.sealing import Sealer
 from libs.runtime.port import WorkspaceRuntime
+from libs.runtime.timed import TimedWorkspaces
 from services.orchestrator import api
 from services.orchestrator.connecting import Connector
 from services.orchestrator.domain.model import Limits
 from services.orchestrator.events import NatsUsage, StreamHistory, subscriptions
+from services.orchestrator.metrics import TimedReconciler, describe_workspaces
 from services.orchestrator.replay import replay_target
 from services.orchestrator.repository import CLUSTERS, COLLECTION, SERVICE, MongoClusters, MongoEnvironments
 from services.orchestrator.service.clusters import ClusterAdministration
@@ -73,8 +76,11 @@ class Orchestrator:
         cluster_store = MongoClusters(collection, platform.outbox.attach(collection))
         self._fleet = FleetRuntime(in_flight=settings.cluster_operations)
 
+        observe = runtime_observer(platform.metrics)
+
         def make_driver(cluster_id: str, sealed: str | None) -> WorkspaceRuntime:
-            return runtime if runtime is not None and sealed is None else drivers.make(cluster_id, sealed)
+            driver = runtime if runtime is not None and sealed is None else drivers.make(cluster_id, sealed)
+            return TimedWorkspaces(driver, observe)
 
         self.registry = ClusterRegistry(
             cluster_store,
@@ -96,7 +102,8 @@ class Orchestrator:
             on_running=came_up.set,
         )
         pace = Pace(settings.reconcile_concurrency, settings.scan_interval_seconds, settings.shutdown_grace_seconds)
-        self._dispatcher = Dispatcher(reconciler, self._environments, self._fleet, utc_now, pace)
+        timed = TimedReconciler(reconciler, platform.metrics)
+        self._dispatcher = Dispatcher(timed, self._environments, self._fleet, utc_now, pace)
         self.clusters = ClusterWatch(
             self.registry,
             cluster_store,
@@ -124,6 +131,7 @@ class Orchestrator:
             grace_s=settings.orphan_grace_seconds,
         )
         self._identities = platform.identities
+        describe_workspaces(platform.metrics, self._environments, self.registry)
         wishes = Wishes(self._environments, self._dispatcher.wished, utc_now)
         for subscription in subscriptions(wishes, platform.identities):
             platform.bus.subscribe(subscription)

@@ -14,11 +14,13 @@ from libs.common.clock import utc_now
 from libs.common.http.app import create_service_app
 from libs.common.http.replays import replay_router
 from libs.common.ids import new_id
+from libs.common.metrics.runtime import runtime_observer
 from libs.common.platform import Platform
 from libs.common.security.keys import KeySource
 from libs.runtime.fleet import Fleet, FleetExec
 from libs.runtime.holder.held import HoldTerms
 from libs.runtime.port import ExecRuntime
+from libs.runtime.timed import Observe, TimedExec
 from services.terminal import api
 from services.terminal.api.file_addresses import STREAMED
 from services.terminal.api.preview import PreviewMiddleware
@@ -32,6 +34,7 @@ from services.terminal.control import NatsControl, answer_others
 from services.terminal.domain import CLOSINGS, CloseReason
 from services.terminal.events import subscribe_here, subscriptions
 from services.terminal.logs.feed import LogFeeds
+from services.terminal.metrics import ExecCounter, describe_sessions
 from services.terminal.preview.address import Venue
 from services.terminal.replay import replay_target
 from services.terminal.repository import MongoClusters, MongoEnvironments, MongoSessions, MongoUsers
@@ -105,13 +108,16 @@ class Terminal:
         self._users = MongoUsers(platform.database, tombstone_days=settings.stream_max_age_days + 1)
         clusters = MongoClusters(platform.database)
         fleet: Fleet[ExecRuntime] = Fleet()
-        self.clusters = ClusterDrivers(fleet, clusters, _driver_maker(settings, default))
+        observe = runtime_observer(platform.metrics)
+        self.clusters = ClusterDrivers(fleet, clusters, _driver_maker(settings, default, observe))
         self.runtime = FleetExec(fleet, self.clusters.refresh)
+        execs = ExecCounter(platform.metrics)
         self._logs = LogFeeds(self.runtime)
         self._store = MongoSessions(platform.database, platform.outbox.attach, utc_now)
         is_revoked = platform.revocations.is_revoked
         self._connections = Connections(is_revoked)
-        starter = ShellStarter(self.runtime, _terms(settings) if settings.terminal_hold_shells else None)
+        terms = _terms(settings) if settings.terminal_hold_shells else None
+        starter = ShellStarter(execs.counting(self.runtime, "shell"), terms)
         self._sessions = Sessions(
             starter,
             self._store,
@@ -122,6 +128,7 @@ class Terminal:
             clock=utc_now,
             is_revoked=is_revoked,
         )
+        describe_sessions(platform.metrics, self._sessions)
         takeovers = Takeovers(self._sessions, self._store, self._environments, starter, replica_id=self._replica_id)
         access = Access(self._environments, grace_seconds=settings.read_model_grace_seconds)
         slots = RedisSlots(platform.redis, limit=settings.terminal_connections_per_user)
@@ -161,10 +168,11 @@ class Terminal:
             runtime=self.runtime,
             logs=self._logs,
             files=Files(
-                self.runtime, Workbench(self._connections, limit=settings.terminal_transfers_per_user, what="transfers")
+                execs.counting(self.runtime, "file"),
+                Workbench(self._connections, limit=settings.terminal_transfers_per_user, what="transfers"),
             ),
             commands=Commands(
-                self.runtime,
+                execs.counting(self.runtime, "command"),
                 Workbench(self._connections, limit=settings.terminal_commands_per_user, what="commands"),
                 output_bytes=settings.terminal_command_output_bytes,
             ),
@@ -227,11 +235,12 @@ class Terminal:
             log.warning("shutdown is not complete", error=repr(error), sessions=len(self._sessions))
 
 
-def _driver_maker(settings: TerminalSettings, default: ExecRuntime | None) -> MakeDriver:
+def _driver_maker(settings: TerminalSettings, default: ExecRuntime | None, observe: Observe) -> MakeDriver:
     drivers = registered.ClusterDrivers(settings, settings.secret_key.get_secret_value())
 
     def make(cluster_id: str, sealed: str | None) -> ExecRuntime:
-        return default if default is not None and sealed is None else drivers.make(cluster_id, sealed)
+        driver = default if default is not None and sealed is None else drivers.make(cluster_id, sealed)
+        return TimedExec(driver, observe)
 
     return make
 

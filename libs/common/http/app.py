@@ -23,6 +23,8 @@ from libs.common.http.openapi import with_problem_schema
 from libs.common.http.problems import add_problem_handlers, responses
 from libs.common.http.rate_limit import RateLimitMiddleware
 from libs.common.http.tracing import FASTAPI_TELEMETRY
+from libs.common.metrics.endpoint import metrics_router
+from libs.common.metrics.http import HttpMetrics, MetricsMiddleware
 from libs.common.platform import Platform
 from libs.common.version import VERSION
 
@@ -57,6 +59,7 @@ def create_service_app(
     app.state.platform = platform
     add_problem_handlers(app, (*mongo.UNAVAILABLE_ERRORS, *redis.UNAVAILABLE_ERRORS))
     app.include_router(health_router(platform.health, VERSION))
+    app.include_router(metrics_router(platform.metrics))
     for router in routers:
         app.include_router(router)
     _add_middleware(app, platform, streamed)
@@ -97,4 +100,5 @@ def _add_middleware(app: FastAPI, platform: Platform, streamed: re.Pattern[str] 
             ],
         )
     app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(MetricsMiddleware, metrics=HttpMetrics(platform.metrics))
     app.add_middleware(TrailingSlashMiddleware)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -70,7 +71,9 @@ class TooManyRequestsError(DevPocketError):
 class RateLimiter:
     """Counts requests by key. Limits are written as the `limits` library reads them, e.g. `100/minute`."""
 
-    def __init__(self, settings: CommonSettings) -> None:
+    def __init__(self, settings: CommonSettings, on_refused: Callable[[str], None] = lambda _: None) -> None:
+        """`on_refused` hears the first part of the key of each request that is refused: the limit's name."""
+        self._on_refused = on_refused
         self._storage = RedisStorage(
             f"async+{settings.redis_url.get_secret_value()}",
             implementation="redispy",
@@ -91,6 +94,8 @@ class RateLimiter:
                 self._warned_at = time.monotonic()
                 log.warning("rate limits are off: redis cannot be reached", error=repr(error))
             return None
+        if count > limit.amount:
+            self._on_refused(key[0])
         return Verdict(
             allowed=count <= limit.amount,
             limit=limit.amount,

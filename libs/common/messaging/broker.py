@@ -17,7 +17,7 @@ from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from libs.common import mongo
 from libs.common.messaging.consumers import ConsumerKeeper
-from libs.common.messaging.delivery import DeliveryPolicy, turn_of
+from libs.common.messaging.delivery import DeliveryPolicy, Observer, turn_of, unobserved
 from libs.common.messaging.fetching import PromptJetStream
 from libs.common.messaging.intake import Intake
 from libs.common.messaging.redrive import RedriveDesk
@@ -50,7 +50,15 @@ def _faststream_logger() -> logging.Logger:
 class Bus:
     """One service's connection to NATS: a FastStream broker for subscribers, a JetStream context for publishing."""
 
-    def __init__(self, settings: CommonSettings, service: str, *, ack_wait_s: float = ACK_WAIT_S) -> None:
+    def __init__(
+        self,
+        settings: CommonSettings,
+        service: str,
+        *,
+        ack_wait_s: float = ACK_WAIT_S,
+        observer: Observer = unobserved,
+    ) -> None:
+        """`observer` hears what became of each event that a subscriber was given."""
         self.service = service
         self._ack_wait_s = ack_wait_s
         self._settings = settings
@@ -61,7 +69,7 @@ class Bus:
         self._stopping = False
         self._consumers = ConsumerKeeper(settings)
         self._redrives = RedriveDesk(service)
-        self._policy = DeliveryPolicy(service, lambda: self.jetstream, mongo.UNAVAILABLE_ERRORS)
+        self._policy = DeliveryPolicy(service, lambda: self.jetstream, mongo.UNAVAILABLE_ERRORS, observer)
         self._intakes: list[Intake] = []
         self.broker = NatsBroker(
             self._servers,
@@ -146,6 +154,11 @@ class Bus:
             await subscriber.stop()
         await asyncio.gather(*(intake.drain(_GRACE_S) for intake in self._intakes))
         await self.broker.stop()
+
+    @property
+    def consumers(self) -> list[str]:
+        """The names of this service's durable consumers."""
+        return self._consumers.names
 
     @property
     def client(self) -> NatsClient:

@@ -38,6 +38,11 @@ class ConsumerKeeper:
         """Keep this one."""
         self._configs.append(replace(config, durable_name=name, filter_subject=subject))
 
+    @property
+    def names(self) -> list[str]:
+        """Of those that are kept."""
+        return [config.durable_name or "" for config in self._configs]
+
     def start(self, js: JetStreamContext) -> None:
         """Begin to look."""
         self._task = asyncio.create_task(self._keep(js))

@@ -8,7 +8,9 @@ advisory.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection
+from enum import StrEnum
 
 import structlog
 from nats.aio.msg import Msg
@@ -43,6 +45,22 @@ _PERMANENT = (PermanentError, UnknownEventError)
 log = structlog.get_logger(__name__)
 
 
+class Outcome(StrEnum):
+    """What becomes of one delivery."""
+
+    DONE = "done"
+    RETRIED = "retried"
+    DEAD_LETTERED = "dead_lettered"
+
+
+Observer = Callable[[str, Outcome, float], None]
+"""Hears of each delivery: its consumer, its outcome, and how many seconds it took."""
+
+
+def unobserved(_consumer: str, _outcome: Outcome, _seconds: float) -> None:
+    """Nobody wants to know."""
+
+
 def retry_delay_s(deliveries: int) -> float:
     """Seconds until the next try after `deliveries` tries: 1, 2, 4 … 60."""
     return min(_FIRST_DELAY_S * 2.0 ** min(max(deliveries - 1, 0), 20), _LONGEST_DELAY_S)
@@ -67,9 +85,14 @@ class DeliveryPolicy:
     """
 
     def __init__(
-        self, service: str, jetstream: Callable[[], JetStreamContext], outages: tuple[type[Exception], ...]
+        self,
+        service: str,
+        jetstream: Callable[[], JetStreamContext],
+        outages: tuple[type[Exception], ...],
+        observer: Observer = unobserved,
     ) -> None:
         self._service = service
+        self._observer = observer
         self._jetstream = jetstream
         self._outages = outages
         self._has_condemned = False
@@ -84,20 +107,23 @@ class DeliveryPolicy:
             await self._deliver(message, _telling(handler, told), span)
 
     async def _deliver(self, message: Msg, handler: Handler, span: Span) -> None:
+        started = time.perf_counter()
         try:
             # History of another system is for reading; acting upon it would happen a second time.
             if IMPORTED_SEQUENCE not in (message.headers or {}):
                 await self._handle(message, handler)
         except Exception as error:
             fail_span(span, error)
-            outcome = self._failed(message, error)
+            telling = self._failed(message, error)
         else:
-            outcome = message.ack()
+            telling = _done(message)
         try:
-            await outcome
+            outcome = await telling
         except Exception as error:
             # The connection is gone, and with it the claim to the message: it is delivered again.
             log.warning("outcome could not be told", subject=message.subject, error=repr(error))
+            outcome = Outcome.RETRIED
+        self._observer(message.metadata.consumer, outcome, time.perf_counter() - started)
 
     def condemns(self, consumer: str, sequence: int, deliveries: int) -> bool:
         """Whether a message delivered so often without an outcome is to blame.
@@ -147,12 +173,11 @@ class DeliveryPolicy:
         log.warning("event is held: a part is away", subject=message.subject, retry_in_s=delay_s, error=repr(error))
         await asyncio.sleep(delay_s)
 
-    async def _failed(self, message: Msg, error: Exception) -> None:
+    async def _failed(self, message: Msg, error: Exception) -> Outcome:
         deliveries = message.metadata.num_delivered
         most = MAX_TEMPORARY_DELIVERIES if isinstance(error, TemporaryError) else MAX_DELIVERIES
         if isinstance(error, _PERMANENT) or deliveries >= most:
-            await self._dead_letter(message, error, deliveries)
-            return
+            return await self._dead_letter(message, error, deliveries)
         delay_s = retry_delay_s(deliveries)
         if isinstance(error, TemporaryError) and error.delay_s is not None:
             delay_s = error.delay_s
@@ -165,16 +190,23 @@ class DeliveryPolicy:
         )
         self.survived(message.metadata.consumer, message.metadata.sequence.stream)
         await message.nak(delay=delay_s)
+        return Outcome.RETRIED
 
-    async def _dead_letter(self, message: Msg, error: Exception, deliveries: int) -> None:
+    async def _dead_letter(self, message: Msg, error: Exception, deliveries: int) -> Outcome:
         try:
             await bury(self._jetstream(), self._service, message, error, deliveries)
         except Exception as publish_error:
             log.warning("dead letter not stored, will be retried", subject=message.subject, error=repr(publish_error))
             await message.nak(delay=retry_delay_s(deliveries))
-            return
+            return Outcome.RETRIED
         log.error("event is dead", subject=message.subject, deliveries=deliveries, error=repr(error))
         await message.term()
+        return Outcome.DEAD_LETTERED
+
+
+async def _done(message: Msg) -> Outcome:
+    await message.ack()
+    return Outcome.DONE
 
 
 def _telling(handler: Handler, told: Collection[type[EventData]]) -> Handler:

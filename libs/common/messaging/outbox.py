@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
@@ -19,7 +20,7 @@ import structlog
 from libs.common.contracts.events import Event
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM
-from libs.common.mongo import Collection
+from libs.common.mongo import Collection, aggregate
 from libs.common.telemetry import publishing, trace_headers
 
 PENDING = "pending_events"
@@ -28,6 +29,13 @@ _SWEEP_BATCH = 200
 _WORKERS = 8
 # Documents that wait for a worker; what does not fit is left to the sweep.
 _MAX_POKED = 10_000
+
+# Ids of events are UUIDv7: the least is the oldest.
+_BACKLOG: list[dict[str, Any]] = [
+    {"$match": {f"{PENDING}.id": {"$exists": True}}},
+    {"$unwind": f"${PENDING}"},
+    {"$group": {"_id": None, "events": {"$sum": 1}, "oldest": {"$min": f"${PENDING}.id"}}},
+]
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +52,14 @@ def pending(events: Iterable[Event]) -> list[dict[str, Any]]:
         }
         for event in events
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxBacklog:
+    """How many events are still to be published, and the id of the oldest, which tells its time."""
+
+    events: int = 0
+    oldest_id: str | None = None
 
 
 class Publisher(Protocol):
@@ -183,6 +199,12 @@ class OutboxRelay:
                 if len(batch) < _SWEEP_BATCH or not any(published):
                     break
         return found
+
+    async def backlog(self) -> OutboxBacklog:
+        """Of all collections, by an index that holds nothing else. Raises what the database raises."""
+        found = [group for collection in self._collections for group in await aggregate(collection, _BACKLOG)]
+        oldest = min((group["oldest"] for group in found), default=None)
+        return OutboxBacklog(sum(group["events"] for group in found), oldest)
 
     async def _leftovers(self, collection: Collection) -> list[Any]:
         cursor = collection.find({f"{PENDING}.id": {"$exists": True}}, {f"{PENDING}.id": 1}).limit(_SWEEP_BATCH)

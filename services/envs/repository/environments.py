@@ -14,8 +14,9 @@ from libs.common.contracts.clusters import DEFAULT_CLUSTER
 from libs.common.contracts.environments import DesiredState, EnvironmentStatus, Resources
 from libs.common.contracts.events import Event
 from libs.common.messaging.outbox import PENDING, Outbox, OutboxRelay, pending
-from libs.common.mongo import Database, Document
+from libs.common.mongo import Database, Document, aggregate
 from services.envs.allowance import Occupant
+from services.envs.domain import TRANSITIONAL
 from services.envs.entities import Change, Environment, Usage
 from services.envs.plans import Place
 from services.envs.ports import TakenError
@@ -25,6 +26,8 @@ TOMBSTONE_DAYS = 30
 _DAY_S = 24 * 60 * 60
 # A terminated environment has no slot. Said as a range, because planners match it with the partial indexes.
 _LIVE = {"slot": {"$gte": 0}}
+_COUNTED = [status for status in EnvironmentStatus if status is not EnvironmentStatus.TERMINATED]
+_COUNT_MS = 1_000
 _FIELDS = [field.name for field in fields(Environment) if field.name != "id"]
 _LEFT_OUT: dict[str, Any] = {
     "slot": None,
@@ -55,6 +58,9 @@ class EnvironmentRepository:
                 [("user_id", 1), (field, 1)], name=name, unique=True, partialFilterExpression=_LIVE
             )
         await self._collection.create_index([("user_id", 1), ("_id", -1)], name="by_user")
+        await self._collection.create_index(
+            [("status", 1), ("slot", 1)], name="by_status", partialFilterExpression=_LIVE
+        )
         await self._collection.create_index([("template", 1)], name="by_template", partialFilterExpression=_LIVE)
         await self._collection.create_index(
             [("deleted_at", 1)], name="tombstones", expireAfterSeconds=TOMBSTONE_DAYS * _DAY_S
@@ -142,6 +148,24 @@ class EnvironmentRepository:
             *(self._collection.count_documents({"template": name, **_LIVE}) for name in names)
         )
         return dict(zip(names, counts, strict=True))
+
+    async def count_by_status(self) -> dict[EnvironmentStatus, int]:
+        """Of all users, the statuses that none has as well. Raises what the database raises."""
+        groups = await aggregate(
+            self._collection,
+            # Statuses by name, so that the planner finds the index and needs no document.
+            [
+                {"$match": {"status": {"$in": [status.value for status in _COUNTED]}, **_LIVE}},
+                {"$group": {"_id": "$status", "count": {"$sum": 1}}},
+            ],
+        )
+        found = {EnvironmentStatus(group["_id"]): group["count"] for group in groups}
+        return {status: found.get(status, 0) for status in _COUNTED}
+
+    async def count_overdue(self, before: datetime) -> int:
+        """How many have been on their way to another status since then. Raises what the database raises."""
+        waiting = {"status": {"$in": [status.value for status in TRANSITIONAL]}, **_LIVE}
+        return await self._collection.count_documents({**waiting, "updated_at": {"$lt": before}}, maxTimeMS=_COUNT_MS)
 
     def _poke(self, environment_id: str) -> None:
         if self._outbox is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
 
 from libs.common.clock import Clock, utc_now
+from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.contracts.events import (
     RuntimeDelayed,
     RuntimeDeleted,
@@ -17,7 +19,7 @@ from libs.common.contracts.events import (
 )
 from libs.common.errors import TemporaryError
 from services.envs.domain import observe
-from services.envs.entities import Environment, Observation, Report
+from services.envs.entities import Change, Environment, Observation, Report
 from services.envs.errors import EditConflictError
 from services.envs.ports import EnvironmentStore
 from services.envs.service.owners import OwnerService
@@ -37,8 +39,18 @@ log = structlog.get_logger(__name__)
 class ReportService:
     """Applies reports; right for any order, any number of times."""
 
-    def __init__(self, store: EnvironmentStore, clock: Clock = utc_now, owners: OwnerService | None = None) -> None:
-        """`owners` looks at what a report means for the environment's owner; None in a replay, which has no effect."""
+    def __init__(
+        self,
+        store: EnvironmentStore,
+        clock: Clock = utc_now,
+        owners: OwnerService | None = None,
+        on_failed: Callable[[str | None], None] = lambda _: None,
+    ) -> None:
+        """`owners` looks at what a report means for the environment's owner; None in a replay, which has no effect.
+
+        `on_failed` hears the reason each time that an environment comes to `error`.
+        """
+        self._on_failed = on_failed
         self._store = store
         self._clock = clock
         self._owners = owners
@@ -60,13 +72,22 @@ class ReportService:
                 raise _UnknownEnvironmentError
             return found
 
+        change: Change | None = None
+
+        def decide(current: Environment) -> Change:
+            nonlocal change
+            change = observe(current, seen, self._clock())
+            return change
+
         try:
-            changed = await change_environment(self._store, load, lambda current: observe(current, seen, self._clock()))
+            changed = await change_environment(self._store, load, decide)
         except _UnknownEnvironmentError:
             log.info("report about an unknown environment", environment_id=report.environment_id, report=kind)
         except EditConflictError as error:
             raise TemporaryError("other writers were always faster", delay_s=0.5) from error
         else:
+            if change is not None and change.comes_to(EnvironmentStatus.ERROR):
+                self._on_failed(seen.reason)
             await self._look_at_owner(kind, changed)
 
     async def _look_at_owner(self, kind: Report, environment: Environment) -> None:

@@ -14,7 +14,7 @@ from libs.common.contracts.clusters import DEFAULT_CLUSTER
 from libs.common.contracts.environments import DesiredState
 from libs.common.contracts.events import EnvironmentWish, Event, RuntimeRunning, WorkspaceTemplate
 from libs.common.messaging.outbox import PENDING, Outbox, pending
-from libs.common.mongo import Collection, Document
+from libs.common.mongo import Collection, Document, aggregate
 from services.orchestrator.domain.model import SAID, Change, Environment, Progress, Reported, Said, WishCause
 
 SERVICE = "orchestrator"
@@ -24,6 +24,7 @@ COLLECTION = "workspaces"
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _NO_LEASE = {"holder": None, "until": _EPOCH}
 _DELETED = Said.DELETED.value
+_COUNTED = [said for said in Said if said is not Said.DELETED]
 _LIVING = {"next_reconcile_at": {"$ne": None}}
 
 
@@ -121,6 +122,30 @@ class MongoEnvironments:
     async def count(self, cluster_id: str) -> int:
         """See EnvironmentStore."""
         return await self._collection.count_documents({"cluster": cluster_id, "observed.said": {"$ne": _DELETED}})
+
+    async def count_by_report(self) -> dict[Said, int]:
+        """All but the deleted, by the last report, of which each has a number. Raises what the database raises."""
+        groups = await aggregate(
+            self._collection,
+            # By name, so that the planner finds the index `usage` and needs no document.
+            [
+                {"$match": {"observed.said": {"$in": [said.value for said in _COUNTED]}}},
+                {"$group": {"_id": "$observed.said", "count": {"$sum": 1}}},
+            ],
+        )
+        found = {Said(group["_id"]): group["count"] for group in groups}
+        return {said: found.get(said, 0) for said in _COUNTED}
+
+    async def count_failed(self) -> dict[str | None, float]:
+        """Those that have failed, by reason. Raises what the database raises."""
+        groups = await aggregate(
+            self._collection,
+            [
+                {"$match": {"observed.said": Said.FAILED.value}},
+                {"$group": {"_id": "$observed.reason", "count": {"$sum": 1}}},
+            ],
+        )
+        return {group["_id"]: group["count"] for group in groups}
 
     async def wake(self, cluster_id: str | None, now: datetime) -> int:
         """See EnvironmentStore."""

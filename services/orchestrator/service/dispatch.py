@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
@@ -16,7 +17,7 @@ from libs.common.clock import Clock
 from libs.runtime.port import WorkspacePhase
 from services.orchestrator.ports import EnvironmentStore, Fleet
 from services.orchestrator.service.loops import repeat
-from services.orchestrator.service.reconcile import Reconciler
+from services.orchestrator.service.reconcile import Reconciled
 
 _WATCH_AGAIN_S = 1.0
 # A watch that holds for so long is one.
@@ -37,10 +38,20 @@ class Pace:
     finish_s: float
 
 
+class Reconciles(Protocol):
+    """See Reconciler."""
+
+    async def reconcile(
+        self, environment_id: str, *, only_if_due: bool = False, nudge: asyncio.Event | None = None
+    ) -> Reconciled:
+        """Returns once nothing is left to do now, or somebody else does it. Raises what the database raises."""
+        ...
+
+
 class Dispatcher:
     """Queues environments and has the reconciler work on them."""
 
-    def __init__(self, reconciler: Reconciler, store: EnvironmentStore, fleet: Fleet, clock: Clock, pace: Pace) -> None:
+    def __init__(self, reconciler: Reconciles, store: EnvironmentStore, fleet: Fleet, clock: Clock, pace: Pace) -> None:
         self._reconciler = reconciler
         self._store = store
         self._fleet = fleet

@@ -56,6 +56,14 @@ class Work:
     jitter: Callable[[], float] = _some_jitter
 
 
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """Whether this replica has worked on the environment, and why steps of that failed."""
+
+    worked: bool
+    setbacks: tuple[str, ...] = ()
+
+
 class Reconciler:
     """Does what `decide` says, under a lease. `on_running` hears of each workspace that has just become ready."""
 
@@ -80,12 +88,13 @@ class Reconciler:
 
     async def reconcile(
         self, environment_id: str, *, only_if_due: bool = False, nudge: asyncio.Event | None = None
-    ) -> None:
+    ) -> Reconciled:
         """Returns once nothing is left to do now, or somebody else does it. Raises what the database raises."""
         lease = Lease(self._store, self._clock, self._work.lease_s, nudge=nudge or asyncio.Event())
         environment = await lease.acquire(environment_id, only_if_due=only_if_due)
         if environment is None:
-            return
+            return Reconciled(worked=False)
+        setbacks: list[str] = []
         try:
             quiet = environment.is_settled
             while environment is not None:
@@ -96,20 +105,21 @@ class Reconciler:
                 ):
                     about_environment(environment_id)
                     try:
-                        environment = await self._round(environment, lease)
+                        environment = await self._round(environment, lease, setbacks)
                     except LeaseLostError as error:
                         log.warning("work ended", reason=str(error))
-                        return
+                        break
                 quiet = False
         except BaseException:
             await self._store.release(environment_id, lease.holder)
             raise
+        return Reconciled(True, tuple(setbacks))
 
-    async def _round(self, environment: Environment, lease: Lease) -> Environment | None:
-        """One look and one step; None when nothing is left to do now."""
+    async def _round(self, environment: Environment, lease: Lease, setbacks: list[str]) -> Environment | None:
+        """One look and one step; None when nothing is left to do now. `setbacks` gets the reason of one that fails."""
         try:
             async with lease.kept(environment):
-                change = await self._step(environment)
+                change = await self._step(environment, setbacks)
         except SupersededError:
             log.info("wish has changed, work on the old one ended", generation=environment.generation)
             return await self._reload(environment.id, lease)
@@ -128,7 +138,7 @@ class Reconciler:
             raise LeaseLostError("another replica has taken the lease")
         return environment
 
-    async def _step(self, environment: Environment) -> Change:
+    async def _step(self, environment: Environment, setbacks: list[str]) -> Change:
         began = self._clock()
         try:
             async with asyncio.timeout(steps.attempt_s(environment, began, self._work.limits)):
@@ -142,6 +152,7 @@ class Reconciler:
         except Exception:
             log.exception("unexpected error while reconciling, will be retried")
             trouble = _UNEXPECTED
+        setbacks.append(trouble.reason)
         log.warning("step failed", reason=trouble.reason, message=trouble.message, final=trouble.final)
         return steps.setback(environment, trouble, began=began, now=self._clock(), limits=self._work.limits)
 

@@ -58,6 +58,8 @@ class Sessions:
         self._is_revoked = is_revoked
         self._sessions: dict[str, TerminalSession] = {}
         self._supervisors: dict[str, asyncio.Task[None]] = {}
+        self._served: set[TerminalSession] = set()
+        self._past_typed = self._past_output = 0
         self._unwritten: dict[str, ClosedSession] = {}
         self._has_begun = self._draining = False
 
@@ -71,6 +73,17 @@ class Sessions:
     def user_ids(self) -> set[str]:
         """Users who have shells in this replica."""
         return {session.record.user_id for session in self._sessions.values()}
+
+    @property
+    def attached(self) -> int:
+        """How many of them somebody is connected to."""
+        return sum(1 for session in self._sessions.values() if session.attachments)
+
+    def traffic(self) -> tuple[int, int]:
+        """Bytes typed into all shells there ever were in this process, and bytes that they have put out."""
+        typed = sum(session.typed_bytes for session in self._served)
+        put_out = sum(session.output_bytes for session in self._served)
+        return self._past_typed + typed, self._past_output + put_out
 
     def begin(self) -> None:
         """Others know this replica: sessions from now on are looked for here, and not taken for orphans."""
@@ -117,6 +130,7 @@ class Sessions:
 
     def _serve(self, session: TerminalSession) -> TerminalSession:
         self._sessions[session.id] = session
+        self._served.add(session)
         self._supervisors[session.id] = asyncio.create_task(self._supervise(session))
         if self._draining:
             session.end(CloseReason.SHUTDOWN)
@@ -245,6 +259,9 @@ class Sessions:
             await session.close()
             await self._write_closed(session, reason, code)
         finally:
+            self._served.discard(session)
+            self._past_typed += session.typed_bytes
+            self._past_output += session.output_bytes
             if self._supervisors.get(session.id) is asyncio.current_task():
                 del self._supervisors[session.id]
 

@@ -65,6 +65,7 @@ class TerminalSession:
         self.id = record.id
         self.environment_id = record.environment_id
         self.ring = Ring(limits.burst_bytes, shell.offset)
+        self._began_at = shell.offset
         self.exit_code: int | None = None
         self.ending: CloseReason | None = None
         self.is_taken = False
@@ -97,6 +98,16 @@ class TerminalSession:
     def idle_for(self) -> float:
         """For how many seconds nothing was typed nor put out."""
         return self._loop.time() - max(self._wrote_at, self._typed_at)
+
+    @property
+    def typed_bytes(self) -> int:
+        """What was typed into the shell through this process."""
+        return self._input.taken_bytes
+
+    @property
+    def output_bytes(self) -> int:
+        """What the shell has put out into this process."""
+        return self.ring.end - self._began_at
 
     @property
     def size(self) -> TerminalSize:

@@ -43,11 +43,13 @@ class InputQueue:
         self._on_confirmed = on_confirmed
         self._waiting: list[_Input] = []
         self._bytes = 0
+        self.taken_bytes = 0
         self._writing: asyncio.Task[None] | None = None
         shell.on_taken = self._confirm
 
     def type(self, data: bytes) -> bool:
         """Without a number; False when it is dropped because the shell has not taken what came before."""
+        self.taken_bytes += len(data)
         if self._is_empty:
             data = data[self._written_now(data) :]
         return not data or self._put(_UNNUMBERED, 0, data)
@@ -58,6 +60,7 @@ class InputQueue:
         typed = {Place.NEXT: Typed.OVERFLOW, Place.TAKEN: Typed.REPEATED, Place.GAP: Typed.GAP}[place]
         if place is Place.NEXT and (self._is_written_now(client, seq, data) or self._put(client, seq, data)):
             self._ledger.take(client, seq)
+            self.taken_bytes += len(data)
             typed = Typed.TAKEN
         return typed, self._ledger.confirmed(client)
 
