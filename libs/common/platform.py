@@ -7,12 +7,13 @@ log line that says what is missing, instead of a crash loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
 
 from libs.common import mongo, redis
+from libs.common.errors import DevPocketError
 from libs.common.http.health import Health, Probe
 from libs.common.http.rate_limit import RateLimiter
 from libs.common.loop_watch import LoopWatch, keep_what_is_loaded
@@ -23,6 +24,8 @@ from libs.common.metrics.events import EventMetrics
 from libs.common.metrics.platform import describe_platform, refusal_counter
 from libs.common.metrics.registry import Metrics
 from libs.common.mongo_pool import PoolWatch
+from libs.common.migrations.gate import SchemaGate
+from libs.common.migrations.plan import Backfill
 from libs.common.security.api_keys import ApiKeyVerifier, KeyDirectory
 from libs.common.security.identities import Identities
 from libs.common.security.keys import JwksClient, KeySource
@@ -43,7 +46,7 @@ class Platform:
 
     `keys` and `api_keys` are given by auth, which has its own; the others fetch auth's keys, and know API keys from its
     events (`identities`, to be subscribed by the service). `extra_probes` are parts that only this
-    service needs, by the name `/health/ready` shows.
+    service needs, by the name `/health/ready` shows. `migrations` are those of its database.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Platform:
         keys: KeySource | None = None,
         api_keys: KeyDirectory | None = None,
         extra_probes: Mapping[str, Probe] | None = None,
+        migrations: Sequence[Backfill] = (),
     ) -> None:
         configure_telemetry(service, settings, export=True)
         self.settings = settings
@@ -63,6 +67,7 @@ class Platform:
         self.pool = PoolWatch()
         self.mongo = mongo.connect(settings, self.pool)
         self.database = mongo.database(self.mongo, settings, service)
+        self.schema = SchemaGate(self.database, migrations)
         self.redis = redis.connect(settings)
         self.bus = Bus(settings, service, observer=self._event_metrics.handled)
         self.outbox = OutboxRelay(self._event_metrics.counting(StreamPublisher(self.bus)))
@@ -116,10 +121,11 @@ class Platform:
 
     @asynccontextmanager
     async def starting(self, prepare: Step, run: Step | None = None) -> AsyncIterator[None]:
-        """Connect in the background: wait for all parts, `prepare` (indexes, seeds), subscribe, then `run`.
+        """Connect in the background: migrate, wait for all parts, `prepare` (indexes, seeds), subscribe, then `run`.
 
         A step that fails is logged and the whole start is tried again; `/health/ready` says 503 meanwhile.
         """
+        self.schema.close()
         tasks = [asyncio.create_task(self._start(prepare, run)), asyncio.create_task(self.loop_watch.run())]
         try:
             yield
@@ -134,12 +140,15 @@ class Platform:
         steps += [self.bus.start, feed.hear, feed.recall, feed.start, self.sightings.start]
         if run is not None:
             steps.append(run)
+        await self.health.wait_for("database")
+        await _until_it_works(self.schema.pass_through)
         await self.health.wait_for_all()
         for step in steps:
             await _until_it_works(step)
         keep_what_is_loaded()
         self.health.mark_started()
         log.info("service is ready")
+        await self.schema.migrations.finish_all()
 
     async def _tell(self, subject: str, payload: bytes) -> None:
         await self.bus.client.publish(subject, payload)
@@ -153,6 +162,10 @@ async def _until_it_works(step: Step) -> None:
     while True:
         try:
             await step()
+        except DevPocketError as error:
+            log.error("not ready to start", reason=error.message, retry_in_s=wait_s)
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 5.0)
         except Exception as error:
             log.exception("start-up step failed, will be retried", retry_in_s=wait_s, error=repr(error))
             await asyncio.sleep(wait_s)

@@ -17,6 +17,7 @@ from services.auth.events import audit_subscription, deletion_subscriptions, mai
 from services.auth.first_admin import ensure_first_admin
 from services.auth.mail import configured_mailer
 from services.auth.metrics import CountedMailer, CountedSignIn, mail_counter
+from services.auth.migrations import MIGRATIONS
 from services.auth.ports import GoogleIdentities, Mailer
 from services.auth.replay import replay_target
 from services.auth.repository import MongoKeyDirectory
@@ -36,7 +37,7 @@ def create_app(
     settings = settings or AuthSettings()
     ring = make_key_ring(settings, clock)
     directory = MongoKeyDirectory()
-    platform = Platform(settings, SERVICE, keys=ring, api_keys=directory)
+    platform = Platform(settings, SERVICE, keys=ring, api_keys=directory, migrations=MIGRATIONS)
     directory.attach(platform.database)
     mailer = mailer or configured_mailer(settings)
     mails = mail_counter(platform.metrics)

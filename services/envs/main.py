@@ -17,6 +17,7 @@ from services.envs.events.history import StreamHistory, reachable
 from services.envs.events.live import LiveFeed
 from services.envs.events.subscribers import subscriptions
 from services.envs.events.usage import subscribe_usage
+from services.envs.migrations import MIGRATIONS
 from services.envs.replay import replay_target
 from services.envs.settings import EnvsSettings
 from services.envs.termination import on_termination
@@ -27,7 +28,7 @@ SERVICE = "envs"
 def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None = None) -> FastAPI:
     """The application. `keys` replaces auth's key set, for tests."""
     settings = settings or EnvsSettings()
-    platform = Platform(settings, SERVICE, keys=keys)
+    platform = Platform(settings, SERVICE, keys=keys, migrations=MIGRATIONS)
     use_cases = build(settings, platform.database, platform.outbox, platform.metrics)
     live = LiveFeed(platform.bus)
     for subscription in subscriptions(use_cases.reports, platform.identities, use_cases.regions, use_cases.owners):

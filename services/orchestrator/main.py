@@ -24,6 +24,7 @@ from services.orchestrator.connecting import Connector
 from services.orchestrator.domain.model import Limits
 from services.orchestrator.events import NatsUsage, StreamHistory, subscriptions
 from services.orchestrator.metrics import TimedReconciler, describe_workspaces
+from services.orchestrator.migrations import MIGRATIONS
 from services.orchestrator.replay import replay_target
 from services.orchestrator.repository import CLUSTERS, COLLECTION, SERVICE, MongoClusters, MongoEnvironments
 from services.orchestrator.service.clusters import ClusterAdministration
@@ -45,7 +46,7 @@ def create_app(
 ) -> FastAPI:
     """The service; `keys` replaces auth's JWKS, `runtime` the driver of the cluster `default`."""
     settings = settings or OrchestratorSettings()
-    platform = Platform(settings, SERVICE, keys=keys)
+    platform = Platform(settings, SERVICE, keys=keys, migrations=MIGRATIONS)
     orchestrator = Orchestrator(settings, platform, runtime)
     platform.health.add("runtime", orchestrator.clusters.probe)
 

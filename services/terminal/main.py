@@ -35,6 +35,7 @@ from services.terminal.domain import CLOSINGS, CloseReason
 from services.terminal.events import subscribe_here, subscriptions
 from services.terminal.logs.feed import LogFeeds
 from services.terminal.metrics import ExecCounter, describe_sessions
+from services.terminal.migrations import MIGRATIONS
 from services.terminal.preview.address import Venue
 from services.terminal.replay import replay_target
 from services.terminal.repository import MongoClusters, MongoEnvironments, MongoSessions, MongoUsers
@@ -67,7 +68,7 @@ def create_app(
 ) -> FastAPI:
     """The service; `keys` replaces auth's JWKS, `runtime` the driver of the cluster `default`."""
     settings = settings or TerminalSettings()
-    platform = Platform(settings, _SERVICE, keys=keys)
+    platform = Platform(settings, _SERVICE, keys=keys, migrations=MIGRATIONS)
     terminal = Terminal(settings, platform, runtime)
     platform.health.add("runtime", terminal.clusters.probe)
 

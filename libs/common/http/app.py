@@ -25,6 +25,7 @@ from libs.common.http.rate_limit import RateLimitMiddleware
 from libs.common.http.tracing import FASTAPI_TELEMETRY
 from libs.common.metrics.endpoint import metrics_router
 from libs.common.metrics.http import HttpMetrics, MetricsMiddleware
+from libs.common.migrations.gate import SchemaGateMiddleware
 from libs.common.platform import Platform
 from libs.common.version import VERSION
 
@@ -83,6 +84,7 @@ def _add_middleware(app: FastAPI, platform: Platform, streamed: re.Pattern[str] 
         )
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes, streamed=streamed)
     app.add_middleware(AnnouncedLengthMiddleware, max_bytes=settings.max_body_bytes, streamed=streamed)
+    app.add_middleware(SchemaGateMiddleware, gate=platform.schema)
     if settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

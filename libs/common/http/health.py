@@ -75,6 +75,10 @@ class Health:
         """One more part that the service needs; before it starts."""
         self._probes[name] = probe
 
+    async def wait_for(self, name: str) -> None:
+        """Likewise for one of them."""
+        await self._wait_for(name, self._probes[name])
+
     async def wait_for_all(self) -> None:
         """Wait, with backoff and a line in the log that says for what, until every part has answered once."""
         await asyncio.gather(*(self._wait_for(name, probe) for name, probe in self._probes.items()))

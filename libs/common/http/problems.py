@@ -31,7 +31,7 @@ STATUS_OF: dict[ErrorKind, int] = {
 }
 _CODES = {HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "content_too_large"}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-_RETRY_AFTER_UNAVAILABLE_S = "2"
+RETRY_AFTER_UNAVAILABLE_S = "2"
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +109,7 @@ def add_problem_handlers(app: FastAPI, unavailable: tuple[type[Exception], ...])
         status = STATUS_OF[error.kind]
         headers = dict(error.headers)
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            headers.setdefault("Retry-After", _RETRY_AFTER_UNAVAILABLE_S)
+            headers.setdefault("Retry-After", RETRY_AFTER_UNAVAILABLE_S)
         if error.field is None:
             return _answer(request, status, error.code, error.message, headers)
         refused = FieldProblem(field=error.field, message=_sendable(error.message), type=error.code)
@@ -141,7 +141,7 @@ def add_problem_handlers(app: FastAPI, unavailable: tuple[type[Exception], ...])
     async def on_unavailable(request: Request, error: Exception) -> JSONResponse:
         log.warning("a part is away", path=request.url.path, error=repr(error))
         detail = "A part of the service is not reachable right now, please try again in a moment"
-        return _answer(request, 503, "unavailable", detail, {"Retry-After": _RETRY_AFTER_UNAVAILABLE_S})
+        return _answer(request, 503, "unavailable", detail, {"Retry-After": RETRY_AFTER_UNAVAILABLE_S})
 
     async def on_bug(request: Request, error: Exception) -> JSONResponse:
         log.error("unexpected error", path=request.url.path, exc_info=error)

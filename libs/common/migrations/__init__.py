@@ -1,1 +1,1 @@
-"""What state a service's database is in: which migrations have run, and whether a restore is under way."""
+"""How a service's documents become those of the next version: once per database, with old replicas still up."""

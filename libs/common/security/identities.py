@@ -11,10 +11,27 @@ from libs.common.contracts.events import EventData
 from libs.common.contracts.identity import Plan, Scope
 from libs.common.contracts.users import UserApiKeyCreated, UserApiKeyRevoked, UserDeleted, UserState
 from libs.common.errors import UnavailableError
+from libs.common.migrations.plan import Backfill
 from libs.common.mongo import UNAVAILABLE_ERRORS, Collection, Database, Document
 from libs.common.security.api_keys import KnownKey
 
 USERS_SUBJECT = "devpocket.user.*.*"
+
+
+def user_migrations(first: int) -> tuple[Backfill, Backfill]:
+    """For each service that has this read model; `first`: their numbers begin there.
+
+    Documents from before users could be deleted, and from before all their sessions could be ended at once.
+    """
+    return (
+        _user_backfill(first, "users-say-whether-deleted", "is_deleted", False),
+        _user_backfill(first + 1, "users-have-a-session-epoch", "session_epoch", 0),
+    )
+
+
+def _user_backfill(number: int, name: str, field: str, value: bool | int) -> Backfill:
+    old, change = {field: {"$exists": False}}, {"$set": {field: value}}
+    return Backfill(number, name, "users", old, change, blocking=True)
 
 
 class Identities:
@@ -27,11 +44,9 @@ class Identities:
         self._keys: Collection = database["api_keys"]
 
     async def prepare(self) -> None:
-        """Make the index that finds a user's keys, and complete what an older version has kept of users."""
+        """Make the index that finds a user's keys."""
         await self._keys.create_index("user_id", name="user")
         await self._keys.create_index("forget_at", expireAfterSeconds=0, name="tombstones")
-        for name, value in (("is_deleted", False), ("session_epoch", 0)):
-            await self._users.update_many({name: {"$exists": False}}, {"$set": {name: value}})
 
     async def apply(self, data: EventData) -> None:
         """Take over what an event says, unless something newer is known."""
@@ -58,7 +73,7 @@ class Identities:
             user = await self._users.find_one({"_id": key["user_id"]})
         except UNAVAILABLE_ERRORS as error:
             raise UnavailableError("API keys cannot be checked right now, please try again in a moment") from error
-        return known_key(key, user) if user is not None and not user.get("is_deleted", False) else None
+        return known_key(key, user) if user is not None and not user["is_deleted"] else None
 
     async def _keep_user(self, state: UserState) -> None:
         values = {

@@ -25,6 +25,6 @@ class AccountRepository:
             plan=Plan(document["plan"]),
             is_active=document["is_active"],
             is_verified=document["is_verified"],
-            is_deleted=document.get("is_deleted", False),
+            is_deleted=document["is_deleted"],
             version=document["version"],
         )

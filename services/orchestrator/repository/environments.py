@@ -10,7 +10,6 @@ from typing import Any
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
 from libs.common.context import Cause
-from libs.common.contracts.clusters import DEFAULT_CLUSTER
 from libs.common.contracts.environments import DesiredState
 from libs.common.contracts.events import EnvironmentWish, Event, RuntimeRunning, WorkspaceTemplate
 from libs.common.messaging.outbox import PENDING, Outbox, pending
@@ -291,9 +290,8 @@ def _known(document: Document) -> Environment:
         reported=Reported(**{**observed, "said": Said(observed["said"])}),
         progress=None if progress is None else Progress(**progress),
         losses=tuple(document["losses"]),
-        # Documents written before there were several clusters are all about this one.
-        cluster=document.get("cluster", DEFAULT_CLUSTER),
-        delayed_by=document.get("delayed_by"),
+        cluster=document["cluster"],
+        delayed_by=document["delayed_by"],
     )
 
 
