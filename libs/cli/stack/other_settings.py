@@ -6,15 +6,66 @@ from libs.common.settings_page import Setting
 
 _UP = ("devpocket up",)
 _COMPOSE = ("docker compose",)
+_BOTH = (*_UP, *_COMPOSE)
 
 OTHER_SETTINGS = (
     Setting(
         name="GATEWAY_RATE_LIMIT",
         kind="whole number (per second)",
         default="`100`",
-        readers=_UP,
-        description="What the gateway lets through for each address; 0, or an empty RATE_LIMIT_GLOBAL, is no limit",
+        readers=_BOTH,
+        description="What the gateway lets through for each address; 0 (locally also RATE_LIMIT_GLOBAL=) is no limit",
         bounds="≥ 0",
+    ),
+    Setting(
+        name="GATEWAY_CONNECTION_LIMIT",
+        kind="whole number",
+        default="`1000`",
+        readers=_BOTH,
+        description="Requests at a time for each address, WebSockets included; 0 as above",
+        bounds="≥ 0",
+    ),
+    Setting(
+        name="GATEWAY_TLS_CERT",
+        kind="path",
+        default="unset",
+        readers=_UP,
+        description="Certificate with its chain, in PEM; with it the gateway speaks TLS, as with `devpocket up --tls`",
+    ),
+    Setting(
+        name="GATEWAY_TLS_KEY",
+        kind="path",
+        default="unset",
+        readers=_UP,
+        description="Its key, in PEM",
+    ),
+    Setting(
+        name="GATEWAY_TLS_DIR",
+        kind="path",
+        default="unset",
+        readers=_COMPOSE,
+        description="A folder with tls.crt and tls.key, readable by user 101",
+    ),
+    Setting(
+        name="GATEWAY_TLS_PORT",
+        kind="whole number",
+        default="`8443`",
+        readers=_COMPOSE,
+        description="Port of the host that https is published at",
+    ),
+    Setting(
+        name="GATEWAY_TLS_CHECK_SECONDS",
+        kind="whole number (seconds)",
+        default="`60`",
+        readers=_COMPOSE,
+        description="How often the gateway looks whether the certificate has been renewed",
+    ),
+    Setting(
+        name="GATEWAY_PROXIES_DIR",
+        kind="path",
+        default="unset",
+        readers=_COMPOSE,
+        description="A folder of files that say which proxies in front are believed; see gateway.md",
     ),
     Setting(
         name="OTEL_EXPORTER_OTLP_ENDPOINT",
