@@ -128,7 +128,7 @@ class Environments:
     """Creates and commands environments."""
 
     def __init__(self, http: aiohttp.ClientSession, ground: Ground, people: list[Person], changes: Changes) -> None:
-        self._http = http
+        self.http = http
         self.url = f"{ground.urls['envs']}/api/v1/environments"
         self.people = people
         self._changes = changes
@@ -138,7 +138,7 @@ class Environments:
         owner = number % len(self.people)
         body = {"name": f"e{number // len(self.people):04}", "template": "ubuntu"}
         began = time.perf_counter()
-        async with self._http.post(self.url, json=body, headers=self.people[owner].headers) as answer:
+        async with self.http.post(self.url, json=body, headers=self.people[owner].headers) as answer:
             if answer.status != 201:
                 tally.refused[f"{answer.status}: {(await answer.text())[:80]}"] += 1
                 return
@@ -155,7 +155,7 @@ class Environments:
         """start, stop or delete; the milliseconds until `status`. Raises RuntimeError, TimeoutError."""
         headers, began = self.people[owner].headers, time.perf_counter()
         method, url = ("DELETE", "") if command == "delete" else ("POST", f"/{command}")
-        async with self._http.request(method, f"{self.url}/{environment_id}{url}", headers=headers) as answer:
+        async with self.http.request(method, f"{self.url}/{environment_id}{url}", headers=headers) as answer:
             await _json(answer)
         return (await self._changes.until(environment_id, status) - began) * 1000
 
@@ -166,7 +166,7 @@ class Environments:
         took_ms: list[float] = []
         while url is not None:
             began = time.perf_counter()
-            async with self._http.get(url, headers=self.people[owner].headers) as answer:
+            async with self.http.get(url, headers=self.people[owner].headers) as answer:
                 statuses += [item["status"] for item in await _json(answer)]
                 following = answer.links.get("next")
             took_ms.append((time.perf_counter() - began) * 1000)

@@ -25,6 +25,8 @@ from libs.runtime.port import (
 from services.orchestrator import main
 
 JOURNAL = "BENCH_SCALE_JOURNAL"
+# Made beside the journal once every workspace has been looked at since this process began.
+SEEN_ALL = "seen-all"
 _MIB = 1024 * 1024
 
 
@@ -42,6 +44,7 @@ class NoopRuntime:
         self._read_bytes = 0
         # By environment: whose it is, the generation that runs, 0 when stopped.
         self._workspaces: dict[str, tuple[str, str, int]] = {}
+        self._seen: set[str] | None = set()
 
     async def open(self) -> None:
         """Read what others have done."""
@@ -77,6 +80,11 @@ class NoopRuntime:
         """See the port."""
         self._catch_up()
         found = self._workspaces.get(ref.environment_id)
+        if self._seen is not None and found is not None:
+            self._seen.add(ref.environment_id)
+            if len(self._seen) >= len(self._workspaces):
+                self._seen = None
+                self._journal.with_name(SEEN_ALL).touch()
         return None if found is None or found[1] != ref.cluster else _observed(ref.environment_id, found)
 
     async def watch(self) -> AsyncIterator[ObservedWorkspace]:

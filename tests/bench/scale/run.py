@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.bench.scale.gauges import Gauges, Reading
-from tests.bench.scale.ground import SERVICES, Ground
 from tests.bench.scale.load import Environments, Tally, spread
 from tests.bench.scale.plan import Size, percentiles, steps
 
@@ -26,6 +26,7 @@ class Findings:
     milestones: list[dict[str, Any]] = field(default_factory=list)
     phases: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 def say(text: str) -> None:
@@ -36,19 +37,27 @@ def say(text: str) -> None:
 class Growth:
     """Creates all environments, and reads everything at each milestone."""
 
-    def __init__(self, size: Size, environments: Environments, gauges: Gauges, stop: asyncio.Event) -> None:
+    def __init__(self, size: Size, environments: Environments, gauges: Gauges, enough: asyncio.Event) -> None:
         self._size = size
         self._environments = environments
         self._gauges = gauges
-        self._stop = stop
+        self._enough = enough
         self.tally = Tally()
+        self._begin = 0
 
-    async def run(self, findings: Findings) -> None:
-        """All of it, or as far as it got until `stop`."""
+    async def run(self, findings: Findings, keep: Callable[[], None]) -> None:
+        """All of it, or as far as it got until `enough`; `keep` is called when there is something new."""
         for numbers in steps(self._size.milestones()):
-            if self._stop.is_set():
+            if self._enough.is_set():
                 return
-            findings.milestones.append(await self._step(numbers))
+            left = range(max(numbers.start, self._begin), numbers.stop)
+            findings.milestones.append(await self._step(left))
+            keep()
+
+    async def first(self, count: int) -> None:
+        """A few, before anything is measured; they come again in no step."""
+        self._begin = count
+        await spread(iter(range(count)), self._size.workers, self._create, self._enough)
 
     async def _step(self, numbers: range) -> dict[str, Any]:
         before, tally = await self._gauges.read(), self.tally
@@ -60,7 +69,7 @@ class Growth:
         together = iter(numbers[:-alone])
         progress = asyncio.create_task(self._tell(began, accepted))
         try:
-            await spread(together, self._size.workers, self._create, self._stop)
+            await spread(together, self._size.workers, self._create, self._enough)
         finally:
             progress.cancel()
         took_s = time.perf_counter() - began
@@ -70,7 +79,7 @@ class Growth:
         idle = await self._idle_cpu()
         many_ms, answered_ms = list(tally.running_ms), list(tally.answered_ms)
         tally.running_ms.clear()
-        await spread(iter(numbers[-alone:]), 1, self._create, self._stop)
+        await spread(iter(numbers[-alone:]), 1, self._create, self._enough)
         found = {
             "environments": len(tally.accepted),
             "creates_per_s": created / took_s,
@@ -115,16 +124,6 @@ async def settled(gauges: Gauges) -> float:
         while any((await gauges.lag()).values()) or await gauges.unpublished():  # noqa: ASYNC110 - other processes
             await asyncio.sleep(_LOOK_EVERY_S)
     return time.perf_counter() - began
-
-
-async def restarted(ground: Ground) -> dict[str, float]:
-    """Each service stopped and started again; the seconds until it was ready."""
-    took = {}
-    for service in SERVICES:
-        await ground.stop(service)
-        took[service] = await ground.start(service)
-        say(f"{service} is ready again after {took[service]:.1f} s")
-    return took
 
 
 def _each(before: Reading, after: Reading, count: int) -> dict[str, float]:
