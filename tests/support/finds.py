@@ -8,11 +8,12 @@ from libs.common.mongo import Collection
 
 
 class WatchedFinds:
-    """Passes everything on to `collection` and remembers each `find` with what was asked of its cursor."""
+    """Passes everything on to `collection` and remembers each `find`: its filter in `queries`, and its cursor."""
 
     def __init__(self, collection: Collection) -> None:
         self._collection = collection
         self._cursors: list[Any] = []
+        self.queries: list[Any] = []
 
     @property
     def collection(self) -> Collection:
@@ -26,6 +27,7 @@ class WatchedFinds:
         """As the collection's."""
         cursor = self._collection.find(*args, **options)
         self._cursors.append(cursor)
+        self.queries.append(args[0] if args else {})
         return cursor
 
     async def documents_read(self) -> int:

@@ -24,6 +24,8 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 _NO_LEASE = {"holder": None, "until": _EPOCH}
 _DELETED = Said.DELETED.value
 _COUNTED = [said for said in Said if said is not Said.DELETED]
+# A message to the database has a limit; this is far below.
+_IDS_AT_ONCE = 1_000
 _LIVING = {"next_reconcile_at": {"$ne": None}}
 
 
@@ -156,12 +158,13 @@ class MongoEnvironments:
     async def buried(self, environment_ids: Sequence[str]) -> dict[str, bool]:
         """See EnvironmentStore."""
         projection = {"desired": 1, "observed.said": 1}
-        cursor = self._collection.find({"_id": {"$in": list(environment_ids)}}, projection)
-        return {
-            document["_id"]: document["desired"] == DesiredState.DELETED.value
-            and document["observed"]["said"] == Said.DELETED.value
-            async for document in cursor
-        }
+        found = {}
+        for start in range(0, len(environment_ids), _IDS_AT_ONCE):
+            ids = list(environment_ids[start : start + _IDS_AT_ONCE])
+            async for document in self._collection.find({"_id": {"$in": ids}}, projection):
+                is_deleted = document["desired"] == DesiredState.DELETED.value
+                found[document["_id"]] = is_deleted and document["observed"]["said"] == _DELETED
+        return found
 
     async def unsampled(self, before: datetime, limit: int) -> Sequence[Environment]:
         """See EnvironmentStore."""

@@ -75,11 +75,13 @@ class OrphanCollector:
 
     async def _scan(self, cluster_id: str) -> None:
         workspaces = {observed.ref.environment_id: observed for observed in await self._fleet.list(cluster_id)}
-        known = await self._store.buried(list(workspaces))
+        # Nearly all belong to environments that live; each of the others is looked up by its id.
+        living = set(await self._store.living(cluster_id))
+        known = await self._store.buried([key for key in workspaces if key not in living])
         for environment_id, is_deleted in known.items():
             if is_deleted:
                 self._dispatcher.poke(environment_id, force=True)
-        unknown = {key: observed for key, observed in workspaces.items() if key not in known}
+        unknown = {key: observed for key, observed in workspaces.items() if key not in living and key not in known}
         before = self._missing.get(cluster_id, {})
         self._missing[cluster_id] = {key: before.get(key) or _Missing(self._clock()) for key in unknown}
         for environment_id, observed in unknown.items():

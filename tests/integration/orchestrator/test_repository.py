@@ -102,3 +102,14 @@ class TestMongoEnvironments(StoreContract):
         document = await collection.find_one({"_id": "env1"})
         assert document is not None
         assert document["sampled_at"] is None
+
+    async def test_many_are_looked_up_a_thousand_at_a_time(
+        self, store: MongoEnvironments, collection: mongo.Collection
+    ) -> None:
+        await store.accept(wish(), CAUSE, START)
+        watched = WatchedFinds(collection)
+        outbox = OutboxRelay.unheard().attach(watched.collection)
+        looking = MongoEnvironments(watched.collection, outbox, tombstone_life=timedelta(days=31))
+        ids = [*(f"other{number}" for number in range(1_500)), "env1"]
+        assert await looking.buried(ids) == {"env1": False}
+        assert [len(query["_id"]["$in"]) for query in watched.queries] == [1_000, 501]

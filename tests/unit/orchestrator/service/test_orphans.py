@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
 from libs.common.contracts.events import EnvironmentDeleteRequested
@@ -111,3 +114,29 @@ class TestScan:
         await collector.scan()
         await eventually(lambda: not runtime.volumes)
         await dispatcher.stop()
+
+
+async def test_a_scan_asks_only_for_those_that_no_living_environment_has(
+    collector: OrphanCollector,
+    store: MemoryStore,
+    runtime: FakeRuntime,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(20):
+        await store.accept(wish(environment_id=f"env{number}"), None, clock())
+        store.records[f"env{number}"].environment = replace(
+            store.records[f"env{number}"].environment, cluster="default"
+        )
+        runtime.put(ObservedWorkspace(WorkspaceRef(f"env{number}", "user1"), 1, WorkspacePhase.RUNNING))
+    an_orphan(runtime)
+    asked: list[str] = []
+    buried = store.buried
+
+    async def remembered(environment_ids: Sequence[str]) -> dict[str, bool]:
+        asked.extend(environment_ids)
+        return await buried(environment_ids)
+
+    monkeypatch.setattr(store, "buried", remembered)
+    await collector.scan()
+    assert asked == ["lost1"]
