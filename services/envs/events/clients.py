@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Callable, Collection
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator
 
 import structlog
 
@@ -26,7 +26,7 @@ class ClientStream:
     ) -> None:
         self.user_id = user_id
         self.session_id = session_id
-        self._sees_all = sees_all
+        self.sees_all = sees_all
         self._after = after
         self._forget = forget
         self._items: deque[Item] = deque()
@@ -36,7 +36,7 @@ class ClientStream:
 
     def may_see(self, event: StoredEvent) -> bool:
         """Whether the event is about an environment of this user."""
-        return self._sees_all or event.user_id == self.user_id
+        return self.sees_all or event.user_id == self.user_id
 
     def catch_up(self, missed: Collection[StoredEvent]) -> None:
         """Put what it missed before what has come since, beside the room for what is to come."""
@@ -77,3 +77,39 @@ class ClientStream:
         self._items.clear()
         self._changed.set()
         self._forget(self)
+
+
+class Clients:
+    """All clients of one replica. An event costs those who see it, however many the others are."""
+
+    def __init__(self) -> None:
+        self._by_user: defaultdict[str, set[ClientStream]] = defaultdict(set)
+        self._see_all: set[ClientStream] = set()
+
+    def __iter__(self) -> Iterator[ClientStream]:
+        """Each once; they may be closed on the way."""
+        return iter([stream for streams in self._by_user.values() for stream in streams])
+
+    def add(self, stream: ClientStream) -> None:
+        """One more."""
+        self._by_user[stream.user_id].add(stream)
+        if stream.sees_all:
+            self._see_all.add(stream)
+
+    def discard(self, stream: ClientStream) -> None:
+        """It is closed."""
+        self._see_all.discard(stream)
+        streams = self._by_user[stream.user_id]
+        streams.discard(stream)
+        if not streams:
+            del self._by_user[stream.user_id]
+
+    def count(self, user_id: str) -> int:
+        """How many this user has."""
+        return len(self._by_user.get(user_id, ()))
+
+    def offer(self, event: StoredEvent) -> None:
+        """To all who may see it."""
+        own = self._by_user.get(event.user_id or "", set())
+        for stream in own | self._see_all:
+            stream.offer(event)

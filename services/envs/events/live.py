@@ -27,7 +27,7 @@ from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM, EVENTS_SUBJECTS
 from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE
 from services.envs.errors import TooManyStreamsError
-from services.envs.events.clients import ClientStream
+from services.envs.events.clients import Clients, ClientStream
 from services.envs.ports import StoredEvent
 from services.envs.service.stories import visible
 
@@ -55,7 +55,7 @@ class LiveFeed:
         self._bus = bus
         self._most_scanned = most_scanned
         self._readers = asyncio.Semaphore(_READERS)
-        self._streams: set[ClientStream] = set()
+        self._clients = Clients()
         self._ring: deque[StoredEvent] = deque(maxlen=_RING_EVENTS)
         self._covered_after = 0
         self._last = 0
@@ -87,11 +87,11 @@ class LiveFeed:
         """See LiveEvents."""
         if self._task is None:
             raise UnavailableError("Live events are not there yet, please try again in a moment")
-        if sum(stream.user_id == user_id for stream in self._streams) >= MAX_STREAMS_PER_USER:
+        if self._clients.count(user_id) >= MAX_STREAMS_PER_USER:
             raise TooManyStreamsError(MAX_STREAMS_PER_USER)
         begin = max(self._last, self._live_after if after is None else after)
         stream = ClientStream(self.forget, user_id, session_id, sees_all=sees_all, after=begin)
-        self._streams.add(stream)
+        self._clients.add(stream)
         if after is not None:
             try:
                 await self._resume(stream, after)
@@ -102,16 +102,17 @@ class LiveFeed:
 
     def forget(self, stream: ClientStream) -> None:
         """It is closed."""
-        self._streams.discard(stream)
+        self._clients.discard(stream)
 
     def close_session(self, session_id: str) -> None:
         """The login has ended, and with it what it listens to."""
-        for stream in [stream for stream in self._streams if stream.session_id == session_id]:
-            stream.close()
+        for stream in self._clients:
+            if stream.session_id == session_id:
+                stream.close()
 
     def close_all(self) -> None:
         """The replica shuts down; clients come back, to another one, with their Last-Event-ID."""
-        for stream in list(self._streams):
+        for stream in self._clients:
             stream.close()
 
     async def _resume(self, stream: ClientStream, after: int) -> None:
@@ -186,7 +187,7 @@ class LiveFeed:
         log.warning("live events: the stream was made anew", seen=self._last, last=last)
         seen, self._last, self._covered_after, self._live_after = self._last, last, last, last
         self._ring.clear()
-        for stream in self._streams:
+        for stream in self._clients:
             stream.begin_again(seen, last)
 
     async def _keep_following(self) -> None:
@@ -223,8 +224,7 @@ class LiveFeed:
         if len(self._ring) == self._ring.maxlen:
             self._covered_after = self._ring[0].sequence
         self._ring.append(event)
-        for stream in list(self._streams):
-            stream.offer(event)
+        self._clients.offer(event)
 
 
 def _shown(payload: bytes, headers: Mapping[str, str], sequence: int) -> StoredEvent | None:

@@ -8,7 +8,7 @@ import pytest
 
 from libs.common.clock import utc_now
 from services.envs.api.events import HEARTBEAT_S, frames
-from services.envs.events.clients import ClientStream
+from services.envs.events.clients import Clients, ClientStream
 from services.envs.ports import Gap, LiveStream, StoredEvent, StreamClosedError
 
 _ROOM = 256
@@ -113,3 +113,34 @@ class TestFrames:
         assert len([text async for text in frames(stream, utc_now())]) == 1
         assert stream.waits == []
         assert stream.closed
+
+
+class TestClients:
+    async def test_an_event_is_offered_to_those_who_see_it_and_to_nobody_else(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clients = Clients()
+        asked: list[ClientStream] = []
+        monkeypatch.setattr(ClientStream, "offer", lambda stream, _: asked.append(stream))
+        others = [ClientStream(clients.discard, f"user{n}", "s", sees_all=False, after=0) for n in range(20)]
+        owner, admin = (
+            ClientStream(clients.discard, "u", "s", sees_all=sees_all, after=0) for sees_all in (False, True)
+        )
+        for stream in (*others, owner, admin):
+            clients.add(stream)
+        clients.offer(event(1))
+        assert sorted(map(id, asked)) == sorted(map(id, (owner, admin)))
+        asked.clear()
+        clients.offer(StoredEvent(2, None, "devpocket.env.created.v1", {}))
+        assert asked == [admin]
+
+    async def test_who_is_closed_is_forgotten(self) -> None:
+        clients = Clients()
+        streams = [ClientStream(clients.discard, "u", "s", sees_all=sees_all, after=0) for sees_all in (False, True)]
+        for stream in streams:
+            clients.add(stream)
+        assert clients.count("u") == 2
+        for stream in clients:
+            stream.close()
+            stream.close()
+        assert (clients.count("u"), list(clients)) == (0, [])
