@@ -58,8 +58,8 @@ class EnvironmentStore(Protocol):
         """Somebody worked in it, a terminated one too; keeps the latest time, does not touch its version."""
         ...
 
-    async def count_by_template(self, names: Sequence[str]) -> dict[str, int]:
-        """How many live environments each of these templates has."""
+    async def count_by_template(self, name: str) -> int:
+        """How many live environments this template has. Costs the more the more there are."""
         ...
 
 

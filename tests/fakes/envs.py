@@ -86,9 +86,9 @@ class FakeEnvironments:
             latest = max(at, environment.last_accessed or at)
             self.found[environment_id] = replace(environment, last_accessed=latest)
 
-    async def count_by_template(self, names: Sequence[str]) -> dict[str, int]:
+    async def count_by_template(self, name: str) -> int:
         """See EnvironmentStore."""
-        return {name: sum(e.template == name and e.is_live for e in self.found.values()) for name in names}
+        return sum(e.template == name and e.is_live for e in self.found.values())
 
     def _refuse_taken(self, environment: Environment) -> None:
         for other in self.found.values():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
@@ -142,12 +141,9 @@ class EnvironmentRepository:
         """See EnvironmentStore."""
         await self._collection.update_one({"_id": environment_id}, {"$max": {"last_accessed": at}})
 
-    async def count_by_template(self, names: Sequence[str]) -> dict[str, int]:
+    async def count_by_template(self, name: str) -> int:
         """See EnvironmentStore."""
-        counts = await asyncio.gather(
-            *(self._collection.count_documents({"template": name, **_LIVE}) for name in names)
-        )
-        return dict(zip(names, counts, strict=True))
+        return await self._collection.count_documents({"template": name, **_LIVE})
 
     async def count_by_status(self) -> dict[EnvironmentStatus, int]:
         """Of all users, the statuses that none has as well. Raises what the database raises."""

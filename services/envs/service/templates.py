@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import structlog
 
 from libs.common.clock import Clock, utc_now
 from libs.common.contracts.environments import PullPolicy
+from libs.common.costly import CostlyNumbers
 from services.envs.catalog import ALIASES, ALL_TEMPLATES, Template, TemplateCategory, TemplateStatus, default_templates
 from services.envs.errors import (
     SettingsNameNoTemplateError,
@@ -39,7 +41,7 @@ class TemplateService:
         clock: Clock = utc_now,
     ) -> None:
         self._store = store
-        self._environments = environments
+        self._counts = CostlyNumbers(environments.count_by_template)
         self._image_prefix = image_prefix
         self._images = images or {}
         self._pull_policies = pull_policies or {}
@@ -69,16 +71,15 @@ class TemplateService:
             and status in {None, template.status}
             and (sees_deprecated or template.status is not TemplateStatus.DEPRECATED)
         ]
-        counts = await self._environments.count_by_template([template.name for template in found])
-        return [(template, counts[template.name]) for template in found]
+        counts = await asyncio.gather(*(self._counts.get(template.name) for template in found))
+        return list(zip(found, counts, strict=True))
 
     async def get(self, name: str, *, sees_deprecated: bool) -> tuple[Template, int]:
         """One template with its number of live environments. Raises TemplateNotFoundError."""
         template = await self.find(name)
         if template is None or (template.status is TemplateStatus.DEPRECATED and not sees_deprecated):
             raise TemplateNotFoundError
-        counts = await self._environments.count_by_template([template.name])
-        return template, counts[template.name]
+        return template, await self._counts.get(template.name)
 
     async def create(self, template: Template) -> Template:
         """Raises TemplateExistsError."""

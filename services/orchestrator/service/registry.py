@@ -11,6 +11,7 @@ import structlog
 
 from libs.common.clock import Clock
 from libs.common.contracts.clusters import DEFAULT_CLUSTER, ClusterHealth, ClusterUpdated
+from libs.common.costly import CostlyNumbers
 from libs.runtime.port import (
     DriverError,
     ObservedWorkspace,
@@ -62,6 +63,7 @@ class ClusterRegistry:
         self._clock = clock
         self._default = default
         self._known: Sequence[Cluster] = ()
+        self._counts = CostlyNumbers(environments.count)
         self._refreshing = asyncio.Lock()
         # In order; each once.
         self._news: dict[str, None] = {}
@@ -157,9 +159,11 @@ class ClusterRegistry:
         contenders = domain.contenders(clusters, environment.region)
         load = {}
         if len(contenders) > 1 or any(cluster.capacity is not None for cluster in contenders):
-            counts = await asyncio.gather(*(self._environments.count(cluster.id) for cluster in contenders))
+            counts = await asyncio.gather(*(self._counts.get(cluster.id) for cluster in contenders))
             load = {cluster.id: count for cluster, count in zip(contenders, counts, strict=True)}
-        return domain.place(clusters, environment.region, load).id
+        chosen = domain.place(clusters, environment.region, load).id
+        self._counts.add(chosen, 1)
+        return chosen
 
     async def check(self, cluster: Cluster) -> CheckResult:
         """Ask the cluster and keep what comes of it; what it answered."""

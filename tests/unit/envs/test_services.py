@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -274,3 +275,23 @@ class TestUsage:
                 )
             )
         assert [sample.sampled_at for sample in history.samples] == [NOW + timedelta(seconds=1)]
+
+
+class TestTemplates:
+    async def test_where_counting_takes_its_time_not_every_list_waits_for_it(
+        self, templates: TemplateService, store: FakeEnvironments, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        counted: list[str] = []
+
+        async def slowly(name: str) -> int:
+            counted.append(name)
+            await asyncio.sleep(0.05)
+            return 3
+
+        monkeypatch.setattr(store, "count_by_template", slowly)
+        service = TemplateService(FakeTemplates(), store, image_prefix="images", clock=lambda: NOW)
+        await service.seed()
+        for _ in range(3):
+            listed = await service.listed(category=None, status=None, sees_deprecated=True)
+            assert {count for _, count in listed} == {3}
+        assert len(counted) == len(set(counted)) == len(listed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,14 +27,16 @@ from tests.unit.orchestrator.service.replica import Moody, Replica, a_ready_repl
 
 
 class Counting(MemoryStore):
-    """`counted`: clusters whose environments were counted."""
+    """`counted`: clusters whose environments were counted, which takes `seconds`."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
         super().__init__()
         self.counted: list[str] = []
+        self._seconds = seconds
 
     async def count(self, cluster_id: str) -> int:
         self.counted.append(cluster_id)
+        await asyncio.sleep(self._seconds)
         return await super().count(cluster_id)
 
 
@@ -99,6 +103,18 @@ class TestPlace:
         assert store.counted == ["a", "b", "a", "b"]
         placed = [replica.environment(f"env{number}").cluster for number in (1, 2, 3)]
         assert placed == ["a", "b", "default"]
+
+    async def test_where_counting_takes_its_time_not_every_placement_waits_for_it(
+        self, clusters: MemoryClusters, clock: FakeClock
+    ) -> None:
+        store = Counting(seconds=0.05)
+        clusters.have(a_cluster("a", connection_sealed="all"), a_cluster("b", connection_sealed="all"))
+        replica = Replica(clusters, store, clock, {None: Moody(), "all": Moody()})
+        await replica.watch.prepare()
+        wishes = [a_wish(f"env{number}") for number in range(6)]
+        await replica.step(*wishes)
+        assert sorted(store.counted) == ["a", "b"]
+        assert Counter(replica.environment(wish.environment_id).cluster for wish in wishes) == {"a": 3, "b": 3}
 
     async def test_a_region_that_is_full_has_room_again_after_a_deletion(self, replica: Replica) -> None:
         a = replica.clusters.records["a"]
