@@ -6,10 +6,10 @@ BIN := .venv/bin
 
 CHECKS := lint-types lint-style lint-imports lint-contracts
 
-.PHONY: help up down demo test lint $(CHECKS) format bench chaos contracts clean bootstrap bootstrap-tests
+.PHONY: help up down demo test lint $(CHECKS) format bench bench-scale chaos contracts clean bootstrap bootstrap-tests
 
 help: ## Show this help
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 bootstrap:
 	@deploy/scripts/bootstrap.sh
@@ -54,6 +54,9 @@ format: bootstrap ## Format the code, fix what can be fixed
 
 bench: bootstrap ## Measure create-to-running, requests per second, terminal echo and flood
 	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+bench-scale: bootstrap ## Simulate 100,000 environments on the real services (--environments N, --users N, --minutes M)
+	@exec $(BIN)/python -m tests.bench.scale $(ARGS)
 
 chaos: bootstrap ## Kill, pause and restart processes under 500 lifecycles, then look for anything lost (--seed N, --runtime kubernetes)
 	@exec $(BIN)/python -m tests.chaos $(ARGS)
