@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +24,7 @@ _WATCH_AGAIN_S = 1.0
 # A watch that holds for so long is one.
 _LASTS_S = 1.0
 _BATCHES_AHEAD = 4
+_SEEN_PER_TAKEN = 4
 _CANCEL_S = 1.0
 _USER, _HOUSEKEEPING = 0, 1
 
@@ -126,7 +128,9 @@ class Dispatcher:
         room = self._pace.concurrency * _BATCHES_AHEAD - len(self._waiting)
         if room <= 0:
             return
-        for environment_id in await self._store.due(self._clock(), room):
+        due = await self._store.due(self._clock(), room * _SEEN_PER_TAKEN)
+        # Replicas that all took the longest waiting ones would be in each other's way, and no faster than one.
+        for environment_id in random.sample(due, min(room, len(due))):
             # In work means that it will look at the newest state before it ends.
             if environment_id not in self._working:
                 self.poke(environment_id)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import cast
 
 import pytest
 
@@ -24,6 +25,7 @@ from libs.common.contracts.events import (
 from libs.runtime.port import ObservedWorkspace, WorkspaceSpec
 from services.orchestrator.domain.model import Change, Environment, Limits
 from services.orchestrator.service.dispatch import Dispatcher, Pace
+from services.orchestrator.service.reconcile import Reconciler
 from services.orchestrator.service.wishes import Wishes
 from tests.fakes.runtime import CrashingRuntime, FakeRuntime, SlowRuntime
 from tests.unit.orchestrator.memory import EPOCH, MemoryStore, eventually, fleet_of, wish
@@ -261,3 +263,33 @@ class TestReplicas:
         assert runtime.overlaps == 0
         assert runtime.calls["ensure"] == environments
         assert runtime.volumes == set()
+
+
+class _Holding:
+    """A reconciler that never ends what it was given."""
+
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+
+    async def reconcile(self, environment_id: str, *, only_if_due: bool, nudge: asyncio.Event) -> None:
+        self.ids.add(environment_id)
+        await asyncio.Event().wait()
+
+
+async def test_replicas_do_not_all_take_the_same_of_much_that_is_due(store: MemoryStore) -> None:
+    holding = [_Holding(), _Holding()]
+    pace = Pace(concurrency=64, scan_interval_s=60.0, finish_s=0.0)
+    fleet = fleet_of(FakeRuntime())
+    dispatchers = [Dispatcher(cast("Reconciler", each), store, fleet, utc_now, pace) for each in holding]
+    for dispatcher in dispatchers:
+        await dispatcher.start()
+    try:
+        for number in range(1_000):
+            await store.accept(wish(environment_id=f"env{number}"), None, utc_now())
+        for dispatcher in dispatchers:
+            await dispatcher.scan()
+        await eventually(lambda: all(len(each.ids) == 64 for each in holding))
+        assert len(holding[0].ids | holding[1].ids) > 90
+    finally:
+        for dispatcher in dispatchers:
+            await dispatcher.stop()
