@@ -86,6 +86,7 @@ file=$(variant)
 configure "$file"
 if [ "$file" != nginx.conf ]; then
     every=$(number GATEWAY_TLS_CHECK_SECONDS 60)
+    [ "$every" -gt 0 ] || fail "GATEWAY_TLS_CHECK_SECONDS is 0; it is a number of seconds"
     loaded=$(fingerprint)
     # $$ is this shell also in there, and nginx takes its place.
     reload_when_renewed "$loaded" &

@@ -162,6 +162,11 @@ def test_half_a_certificate_is_no_reason_to_speak_plain_http(
     assert missing in image.refusal()
 
 
+def test_it_does_not_look_without_a_pause(image: Image, certificate: Certificate) -> None:
+    image.mount(certificate)
+    assert "GATEWAY_TLS_CHECK_SECONDS" in image.refusal(GATEWAY_TLS_CHECK_SECONDS="0")
+
+
 class TestLimits:
     def configured(self, image: Image, **settings: str) -> list[str]:
         with image.running(**settings):
