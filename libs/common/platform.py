@@ -23,9 +23,9 @@ from libs.common.metrics.endpoint import metrics_server
 from libs.common.metrics.events import EventMetrics
 from libs.common.metrics.platform import describe_platform, refusal_counter
 from libs.common.metrics.registry import Metrics
-from libs.common.mongo_pool import PoolWatch
 from libs.common.migrations.gate import SchemaGate
 from libs.common.migrations.plan import Backfill
+from libs.common.mongo_pool import PoolWatch
 from libs.common.security.api_keys import ApiKeyVerifier, KeyDirectory
 from libs.common.security.identities import Identities
 from libs.common.security.keys import JwksClient, KeySource
