@@ -14,6 +14,7 @@ from libs.common.contracts.events import EnvironmentDeleteRequested, Environment
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.outbox import OutboxRelay, StreamPublisher
 from services.orchestrator.domain import steps
+from services.orchestrator.domain.model import Said, Trouble
 from services.orchestrator.repository import COLLECTION, MongoEnvironments
 from services.orchestrator.settings import OrchestratorSettings
 from tests.support.finds import WatchedFinds
@@ -53,6 +54,27 @@ class TestMongoEnvironments(StoreContract):
             *(store.acquire("env1", f"holder{number}", START, until, only_if_due=True) for number in range(20))
         )
         assert len([environment for environment in taken if environment is not None]) == 1
+
+    async def test_workspaces_are_counted_by_report_and_failures_by_reason(self, store: MongoEnvironments) -> None:
+        trouble = Trouble("ImagePullBackOff", "No such image.", final=True)
+        for number in range(3):
+            await store.accept(wish(environment_id=f"env{number}"), CAUSE, START)
+        for number in range(2):
+            until = START + timedelta(seconds=15)
+            taken = await store.acquire(f"env{number}", "a", START, until, only_if_due=True)
+            assert taken is not None
+            change = steps.announce(taken, START, LIMITS)
+            if number:
+                change = steps.setback(taken, trouble, began=START, now=START, limits=LIMITS)
+            await store.save("a", change, START, "local")
+        counts = await store.count_by_report()
+        assert {said: count for said, count in counts.items() if count} == {
+            Said.NOTHING: 1,
+            Said.PROVISIONING: 1,
+            Said.FAILED: 1,
+        }
+        assert Said.DELETED not in counts
+        assert await store.count_failed() == {"ImagePullBackOff": 1}
 
     async def test_state_and_event_are_one_write(self, store: MongoEnvironments, collection: mongo.Collection) -> None:
         await store.accept(wish(), CAUSE, START)
