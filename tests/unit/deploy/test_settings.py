@@ -86,6 +86,6 @@ def test_the_gateway_ends_by_finishing_its_requests() -> None:
 
 def test_the_gateway_mounts_its_proxies_where_it_looks_for_them(release: Release) -> None:
     render = (ROOT / "deploy" / "scripts" / "render_gateway.py").read_text()
-    (place,) = re.findall(r'_IN_IMAGE = "(.*)"', render)
+    (place,) = re.findall(r'    home: str = "(.*)"', render)
     mounts = container_of(release.one("Deployment", "gateway"))["volumeMounts"]
     assert f"{place}/proxies" in {mount["mountPath"] for mount in mounts}
