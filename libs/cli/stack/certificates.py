@@ -49,7 +49,9 @@ class Certificate:
 
     def __str__(self) -> str:
         kind = "self-signed certificate" if self.is_self_signed else "certificate"
-        return f"{kind} for {', '.join(self.names)}, good until {self.expires_at:%Y-%m-%d}, SHA-256 {self.fingerprint}"
+        until = f"{self.expires_at:%Y-%m-%d}"
+        names = ", ".join(self.names)
+        return f"{kind} {self.certificate} for {names}, good until {until}, SHA-256 {self.fingerprint}"
 
 
 def read_certificate(certificate: Path, key: Path) -> Certificate:
