@@ -76,6 +76,11 @@ async def test_curl(page: str, stack: LocalStack, tmp_path: Path) -> None:
     assert wrong(*await shown.bash()) == []
 
 
+async def test_security_checklist(stack: LocalStack, tmp_path: Path) -> None:
+    page = Guide(ROOT / "docs" / "operations" / "security.md", stack.url, tmp_path)
+    assert wrong(*await page.bash()) == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.skipif(node_options() is None, reason="no node that knows WebSocket")
 async def test_javascript(page: str, stack: LocalStack, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,31 @@ def test_every_alert_leads_to_its_runbook() -> None:
     for rule in rules():
         url = rule["annotations"]["runbook_url"]
         assert url.endswith(f"docs/operations/runbooks.md#{rule['alert'].lower()}"), url
+
+
+def queries() -> list[str]:
+    """What the page gives to Prometheus: lines of indented blocks without a command, and `expressions` in the text."""
+    blocks = re.findall(r"(?:^ {4}.*\n)+", PAGE.read_text(), re.MULTILINE)
+    lines = [line.strip() for block in blocks if "$ " not in block for line in block.splitlines()]
+    prose = re.sub(r"^ {4}.*\n", "", PAGE.read_text(), flags=re.MULTILINE)
+    return lines + [code for code in re.findall(r"`([^`\n]+)`", prose) if "devpocket_" in code]
+
+
+def test_metrics_of_queries_exist() -> None:
+    code = "".join(file.read_text() for folder in ("libs", "services") for file in (ROOT / folder).rglob("*.py"))
+    named = {name for query in queries() for name in re.findall(r"devpocket_\w+", query)}
+    assert len(named) > 15
+    unknown = {name for name in named if f'"{re.sub(r"_(bucket|count|sum)$", "", name)}"' not in code}
+    assert unknown == set()
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here")
+def test_queries_can_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "queries.yml"
+    recorded = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries())]
+    file.write_text(yaml.safe_dump({"groups": [{"name": "runbooks", "rules": recorded}]}))
+    done = subprocess.run(["promtool", "check", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("alert", sorted(sections()))
