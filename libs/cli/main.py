@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from libs.cli import down, events, migrate, plugins, status, up
+from libs.cli import down, events, migrate, plugins, status, streams, up
 from libs.cli.backup import command as backups
 from libs.cli.demo import command as demo
 
@@ -24,6 +24,7 @@ app.command()(backups.backup)
 app.command()(backups.restore)
 app.add_typer(events.app, name="events")
 app.add_typer(migrate.app, name="migrate")
+app.add_typer(streams.app, name="streams")
 plugins.add_plugins(app)
 
 

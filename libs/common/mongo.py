@@ -14,7 +14,7 @@ from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError
+from pymongo.errors import ConnectionFailure, ExecutionTimeout, OperationFailure, WaitQueueTimeoutError
 
 from libs.common.mongo_pool import PoolWatch
 from libs.common.settings import CommonSettings
@@ -30,6 +30,8 @@ UNAVAILABLE_ERRORS = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError
 _SERVER_SELECTION_TIMEOUT_MS = 3_000
 _SOCKET_TIMEOUT_MS = 20_000
 _AGGREGATE_MS = 2_000
+# IndexOptionsConflict, IndexKeySpecsConflict.
+_OTHER_OPTIONS = (85, 86)
 
 
 def connect(settings: CommonSettings, pool: PoolWatch | None = None) -> Client:
@@ -65,6 +67,20 @@ async def aggregate(
     answer = await collection.database.command(command)
     batch: list[Document] = answer["cursor"]["firstBatch"]
     return batch
+
+
+async def expire(collection: Collection, field: str, *, life_s: int, name: str) -> None:
+    """Documents go `life_s` seconds after the time in `field`; an index that says otherwise is changed.
+
+    For lives that are settings: making an index again with another life is refused.
+    """
+    try:
+        await collection.create_index(field, expireAfterSeconds=life_s, name=name)
+    except OperationFailure as error:
+        if error.code not in _OTHER_OPTIONS:
+            raise
+        change = {"name": name, "expireAfterSeconds": life_s}
+        await collection.database.command("collMod", collection.name, index=change)
 
 
 async def ping(client: Client) -> None:

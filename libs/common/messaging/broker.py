@@ -16,11 +16,12 @@ from nats.js.api import AckPolicy as ServerAckPolicy
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from libs.common import mongo
-from libs.common.messaging.consumers import ConsumerKeeper
+from libs.common.messaging.consumers import REVISION, ConsumerKeeper, described
 from libs.common.messaging.delivery import DeliveryPolicy, Observer, turn_of, unobserved
 from libs.common.messaging.fetching import PromptJetStream
 from libs.common.messaging.intake import Intake
 from libs.common.messaging.redrive import RedriveDesk
+from libs.common.messaging.stream_changes import changes
 from libs.common.messaging.streams import EVENTS_STREAM, ensure_streams
 from libs.common.messaging.subscriptions import Subscription
 from libs.common.settings import CommonSettings
@@ -100,6 +101,7 @@ class Bus:
             max_deliver=-1,
             max_ack_pending=_MAX_ACK_PENDING,
             deliver_policy=DeliverPolicy.ALL,
+            description=described(REVISION),
         )
         subscriber = self.broker.subscriber(
             subscription.subject,
@@ -145,6 +147,8 @@ class Bus:
         await self.broker.start()
         await self._redrives.open(self._client)
         self._consumers.start(self._jetstream)
+        for change in await changes(self._jetstream, self._settings):
+            log.warning("stream is not as set, see `devpocket streams apply`", change=str(change))
 
     async def stop(self) -> None:
         """Finish the messages at hand, then disconnect."""

@@ -1,4 +1,5 @@
-"""The streams, declared here and nowhere else. Services attach to them; one that exists is never changed from here.
+"""The streams, declared here and nowhere else. Services attach to them; one that exists is never changed from here,
+only by an operator (see `stream_changes`).
 
 One stream holds every lifecycle event, because replay needs one total order. Dead letters have their own, so that
 they outlive neither too short nor too long and never mix with history.

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from pymongo.errors import DuplicateKeyError
 
-from libs.common.mongo import Collection, Database, Document
+from libs.common.mongo import Collection, Database, Document, expire
 from services.auth.domain.audit import AuditEntry, AuditQuery
 
 _FIELDS = [field.name for field in fields(AuditEntry)]
@@ -25,7 +25,7 @@ class MongoAudit:
     async def prepare(self) -> None:
         """Make the indexes."""
         life = int(self._retention.total_seconds())
-        await self._entries.create_index("at", expireAfterSeconds=life, name="expiry")
+        await expire(self._entries, "at", life_s=life, name="expiry")
         for name in ("user_id", "actor", "action"):
             await self._entries.create_index([(name, 1), ("_id", -1)], name=name)
 

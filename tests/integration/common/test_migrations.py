@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from libs.common.migrations.records import RESTORING, SCHEMA
 from libs.common.migrations.runner import Migrations, Status
 from libs.common.platform import Platform
 from libs.common.settings import CommonSettings
+from services.auth.repository import MongoAudit
 from tests.support.app import eventually
 from tests.support.servers import Servers
 
@@ -266,6 +268,14 @@ async def test_documents_of_the_versions_before_are_as_the_code_reads_them(
     for each in (orchestrator, terminal):
         await client.drop_database(each.name)
     await mongo.close(client)
+
+
+async def test_how_long_documents_are_kept_may_be_set_anew(database: mongo.Database) -> None:
+    """AUDIT_RETENTION_DAYS: auth did not start again after it was changed."""
+    for days in (365, 365, 30):
+        await MongoAudit(database, retention=timedelta(days=days)).prepare()
+    index = (await database["audit"].index_information())["expiry"]
+    assert index["expireAfterSeconds"] == 30 * 86_400
 
 
 def _later(fact: Callable[[], bool]) -> Any:
