@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from libs.cli import down, events, migrate, plugins, status, streams, up
+from libs.cli import down, events, migrate, plugins, restart, status, streams, up
 from libs.cli.backup import command as backups
 from libs.cli.demo import command as demo
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 app.command()(up.up)
 app.command()(down.down)
 app.command()(status.status)
+app.command()(restart.restart)
 app.command()(demo.demo)
 app.command()(backups.backup)
 app.command()(backups.restore)

@@ -14,6 +14,7 @@ import structlog
 
 from libs.common import mongo, redis
 from libs.common.errors import DevPocketError
+from libs.common.http.departure import Departure
 from libs.common.http.health import Health, Probe
 from libs.common.http.rate_limit import RateLimiter
 from libs.common.loop_watch import LoopWatch, keep_what_is_loaded
@@ -98,6 +99,8 @@ class Platform:
             }
         )
         describe_platform(self)
+        self.departure = Departure()
+        self.departure.announce_by(self.health.mark_stopping)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:

@@ -20,7 +20,6 @@ from services.envs.events.usage import subscribe_usage
 from services.envs.migrations import MIGRATIONS
 from services.envs.replay import replay_target
 from services.envs.settings import EnvsSettings
-from services.envs.termination import on_termination
 
 SERVICE = "envs"
 
@@ -40,11 +39,16 @@ def create_app(settings: EnvsSettings | None = None, *, keys: KeySource | None =
         await platform.identities.prepare()
         await use_cases.prepare()
 
+    async def say_goodbye(_patience_s: float) -> None:
+        # A stream never ends by itself, and the server would wait for it.
+        live.close_all()
+
+    platform.departure.say_by(say_goodbye)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with platform.starting(prepare, live.start):
-            with on_termination(live.close_all):
-                yield
+            yield
         await live.stop()
 
     app = create_service_app(platform, [*ROUTERS, replay_router(SERVICE, replay_target)], lifespan)

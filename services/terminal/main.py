@@ -56,7 +56,6 @@ from services.terminal.service.upkeep import Upkeep, UpkeepTimes
 from services.terminal.service.work import Workbench
 from services.terminal.sessions.session import SessionLimits
 from services.terminal.settings import TerminalSettings
-from services.terminal.shutdown import draining_before_server_stops
 
 _SERVICE = "terminal"
 
@@ -71,13 +70,14 @@ def create_app(
     platform = Platform(settings, _SERVICE, keys=keys, migrations=MIGRATIONS)
     terminal = Terminal(settings, platform, runtime)
     platform.health.add("runtime", terminal.clusters.probe)
+    # The server would close WebSockets by itself, with 1012 and before the application hears of its end.
+    platform.departure.say_by(terminal.stop)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         try:
-            with draining_before_server_stops(terminal.stop):
-                async with platform.starting(terminal.prepare, terminal.start):
-                    yield
+            async with platform.starting(terminal.prepare, terminal.start):
+                yield
         finally:
             await terminal.stop()
             # Whatever it still holds ends with this process: the kernel hangs its terminals up.
@@ -217,17 +217,20 @@ class Terminal:
         self._sessions.begin()
         self._upkeep_task = asyncio.create_task(self._upkeep.run())
 
-    async def stop(self) -> None:
-        """Close every connection, end every shell, tell the bus; bounded in time, and safe to repeat."""
+    async def stop(self, patience_s: float = 0.0) -> None:
+        """Close every connection, end every shell, tell the bus; bounded in time, and safe to repeat.
+
+        Transfers, commands and requests to applications may finish for `patience_s` seconds.
+        """
         if self._stopped:
             return
         self._stopped = True
         if self._upkeep_task is not None:
             self._upkeep_task.cancel()
         try:
-            async with asyncio.timeout(self._settings.terminal_shutdown_seconds):
+            async with asyncio.timeout(patience_s + self._settings.terminal_shutdown_seconds):
                 await asyncio.gather(
-                    self._connections.close_all(CLOSINGS[CloseReason.SHUTDOWN]), self._sessions.drain()
+                    self._connections.close_all(CLOSINGS[CloseReason.SHUTDOWN], patience_s), self._sessions.drain()
                 )
                 await self._logs.close()
                 await self._store.retire(self._replica_id)

@@ -17,6 +17,7 @@ from libs.cli.stack.paths import PROJECT_ROOT, StackPaths, write_private
 from libs.cli.stack.ports import LOOPBACK
 from libs.cli.stack.probes import http_answers
 from libs.cli.stack.programs import MissingProgramError, bare_environment, require_program
+from libs.cli.stack.renewal import nginx_renewal
 from libs.cli.stack.specs import ProcessSpec
 
 TEMPLATE = PROJECT_ROOT / "deploy" / "gateway" / "nginx.conf.j2"
@@ -152,13 +153,15 @@ def gateway_process(config: GatewayConfig, paths: StackPaths, port: int) -> Proc
     Path(config.temp_dir).mkdir(mode=0o700, exist_ok=True)
     file = paths.gateway / "nginx.conf"
     write_private(file, render(config))
+    # -e: before it has read the configuration, nginx would open a log that only root may write.
+    argv = (program, "-p", str(paths.gateway), "-e", "stderr", "-c", str(file))
     return ProcessSpec(
         name="gateway",
-        # -e: before it has read the configuration, nginx would open a log that only root may write.
-        argv=(program, "-p", str(paths.gateway), "-e", "stderr", "-c", str(file)),
+        argv=argv,
         cwd=paths.gateway,
         port=port,
         ready=http_answers(port, "/health/ready", tls=config.tls is not None),
         environment=bare_environment(),
         drain_signal=signal.SIGQUIT,
+        renew=nginx_renewal(argv, file, lambda: render(config), int(config.worker_processes)),
     )

@@ -12,13 +12,12 @@ _TAIL_LINES = 20
 
 
 class LogFile:
-    """Takes raw output, splits it into lines, keeps them. One older file (`<name>.log.1`) is kept beside it."""
+    """Takes lines, keeps them. One older file (`<name>.log.1`) is kept beside it."""
 
     def __init__(self, path: Path, on_line: Callable[[str], None], *, max_bytes: int = _MAX_FILE_BYTES) -> None:
         self._path = path
         self._on_line = on_line
         self._max_bytes = max_bytes
-        self._rest = b""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._rotate()
         self._file = path.open("ab", buffering=0)
@@ -29,27 +28,12 @@ class LogFile:
         """The last lines."""
         return tuple(self._tail)
 
-    def feed(self, data: bytes) -> None:
-        """More output; lines may be split anywhere. A line without an end is cut at 64 KiB."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > _MAX_LINE_BYTES:
-            lines.append(self._rest)
-            self._rest = b""
-        for line in lines:
-            self._write(line)
-
-    def flush(self) -> None:
-        """The process has ended, so what is left is a line, too."""
-        if self._rest:
-            self._write(self._rest)
-            self._rest = b""
-
     def close(self) -> None:
-        """Write the rest and close."""
-        self.flush()
+        """Nothing more comes."""
         self._file.close()
 
-    def _write(self, line: bytes) -> None:
+    def write(self, line: bytes) -> None:
+        """One line, without its end."""
         text = line.decode(errors="replace").rstrip("\r")
         self._tail.append(text)
         self._on_line(text)
@@ -63,3 +47,26 @@ class LogFile:
     def _rotate(self) -> None:
         if self._path.exists():
             self._path.replace(self._path.with_name(self._path.name + ".1"))
+
+
+class LineBuffer:
+    """The raw output of one process, as lines of a log that others may write to as well."""
+
+    def __init__(self, log: LogFile) -> None:
+        self._log = log
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """More output; lines may be split anywhere. A line without an end is cut at 64 KiB."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _MAX_LINE_BYTES:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            self._log.write(line)
+
+    def flush(self) -> None:
+        """The process has ended, so what is left is a line, too."""
+        if self._rest:
+            self._log.write(self._rest)
+            self._rest = b""

@@ -45,6 +45,11 @@ class StackPaths:
         return self.root / "supervisor.lock"
 
     @property
+    def control(self) -> Path:
+        """The socket on which the supervisor takes orders."""
+        return self.root / "control.sock"
+
+    @property
     def logs(self) -> Path:
         """One file per process."""
         return self.root / "logs"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from libs.cli.stack.certificates import CertificateError
 from libs.cli.stack.console import Reporter
+from libs.cli.stack.control import taking_orders
 from libs.cli.stack.credentials import load_or_create
 from libs.cli.stack.infrastructure.database import ProvisioningError
 from libs.cli.stack.leftovers import end_leftovers
@@ -138,7 +139,8 @@ async def _run(
     stop_asked = _watch_signals(supervisor, reporter, detached=detached)
     failure = await _start(supervisor, stop_asked, reporter, start_timeout_seconds)
     if failure is None:
-        await stop_asked.wait()
+        async with taking_orders(paths.control, supervisor):
+            await stop_asked.wait()
     await supervisor.stop(failure)
     if failure is None:
         reporter.notice("stopped")

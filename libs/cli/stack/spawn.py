@@ -30,9 +30,15 @@ def _end_with(parent: int) -> Callable[[], None]:
 
 
 async def spawn(
-    argv: Sequence[str], *, cwd: Path, environment: Mapping[str, str], output: int = asyncio.subprocess.DEVNULL
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str],
+    output: int = asyncio.subprocess.DEVNULL,
+    descriptors: Sequence[int] = (),
 ) -> asyncio.subprocess.Process:
-    """A child in a session of its own (Ctrl-C reaches only the supervisor); errors go where the output goes."""
+    """A child in a session of its own (Ctrl-C reaches only the supervisor) that inherits `descriptors`; errors go
+    where the output goes."""
     return await asyncio.create_subprocess_exec(
         *argv,
         cwd=cwd,
@@ -41,6 +47,7 @@ async def spawn(
         stdout=output,
         stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
+        pass_fds=descriptors,
         preexec_fn=_end_with(os.getpid()),
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from libs.cli.stack.console import Reporter
 from libs.cli.stack.logfiles import LogFile
-from libs.cli.stack.managed import ManagedProcess
+from libs.cli.stack.managed import ComponentFailedError, ManagedProcess, Replacement
 from libs.cli.stack.paths import StackPaths
 from libs.cli.stack.plan import StackPlan
 from libs.cli.stack.sandboxes import StopSandboxes
@@ -27,6 +28,22 @@ _SANDBOX_TIMEOUT_S = 1.8
 _INFRASTRUCTURE_GRACE_S = 2.5
 
 
+class RestartError(Exception):
+    """A restart did not begin, or ended early; the text says why. `log_tail`: the last lines of whom it concerns."""
+
+    def __init__(self, message: str, log_tail: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.log_tail = log_tail
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """A part that is new now."""
+
+    name: str
+    replacement: Replacement
+
+
 class Supervisor:
     """One stack. `stop_sandboxes(grace_seconds)` ends the workspaces of the local runtime."""
 
@@ -38,6 +55,7 @@ class Supervisor:
         self._paths = paths
         self._reporter = reporter
         self._stop_sandboxes = stop_sandboxes
+        self._restarting = False
         self._stages = [[self._manage(spec) for spec in stage.specs] for stage in plan.stages]
         self._save()
 
@@ -76,6 +94,36 @@ class Supervisor:
         await _stop_all(infrastructure, _INFRASTRUCTURE_GRACE_S)
         self._update(replace(self._state, state=State.FAILED if reason else State.STOPPED))
 
+    async def restart(self, names: Sequence[str]) -> AsyncIterator[Restarted]:
+        """One part after the other, without interruption: those named, a service with all its replicas, or all.
+
+        Tells of each one when it is done. Raises RestartError: what was not reached goes on as it was.
+        """
+        if self._restarting:
+            raise RestartError("another restart is under way; wait for it to end")
+        if self._state.state is not State.RUNNING:
+            raise RestartError(f"the stack is {self._state.state.value}")
+        chosen = self._chosen(names)
+        self._restarting = True
+        try:
+            for process in chosen:
+                try:
+                    yield Restarted(process.spec.name, await process.replace())
+                except ComponentFailedError as error:
+                    raise RestartError(f"{error}; the old {process.spec.name} goes on", error.log_tail) from error
+        finally:
+            self._restarting = False
+
+    def _chosen(self, names: Sequence[str]) -> list[ManagedProcess]:
+        _, services, gateway = self._stages
+        # The gateway first: who is told to come back when a service changes comes through the new one.
+        able = [*gateway, *services]
+        unknown = [name for name in names if not any(_is_meant(name, process) for process in able)]
+        if unknown:
+            known = ", ".join(dict.fromkeys(part for process in able for part in _names_of(process)))
+            raise RestartError(f"{', '.join(unknown)}: not a part that can be restarted; those are {known}")
+        return [process for process in able if not names or any(_is_meant(name, process) for name in names)]
+
     def kill(self) -> None:
         """SIGKILL for every process at once; `stop` then has nothing to wait for."""
         for stage in self._stages:
@@ -105,6 +153,16 @@ class Supervisor:
 
 def _fresh(plan: StackPlan) -> Iterable[ProcessRecord]:
     return (ProcessRecord(spec.name, spec.port) for stage in plan.stages for spec in stage.specs)
+
+
+def _names_of(process: ManagedProcess) -> list[str]:
+    """`terminal` and `terminal-2`."""
+    name = process.spec.name
+    return list(dict.fromkeys((re.sub(r"-\d+$", "", name), name)))
+
+
+def _is_meant(name: str, process: ManagedProcess) -> bool:
+    return name in _names_of(process)
 
 
 async def _stop_all(processes: Sequence[ManagedProcess], grace_seconds: float) -> None:

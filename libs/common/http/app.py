@@ -58,6 +58,7 @@ def create_service_app(
         telemetry=FASTAPI_TELEMETRY,
     )
     app.state.platform = platform
+    app.state.departure = platform.departure
     add_problem_handlers(app, (*mongo.UNAVAILABLE_ERRORS, *redis.UNAVAILABLE_ERRORS))
     app.include_router(health_router(platform.health, VERSION))
     app.include_router(metrics_router(platform.metrics))

@@ -44,7 +44,7 @@ class Alive(BaseModel):
 class Readiness(BaseModel):
     """Whether the service can do its work, and how its parts are: healthy, unhealthy or starting."""
 
-    status: Literal["ready", "not ready", "starting"]
+    status: Literal["ready", "not ready", "starting", "stopping"]
     checks: dict[str, str]
 
 
@@ -57,6 +57,7 @@ class Health:
         self._checks: dict[str, str] = dict.fromkeys(probes, "starting")
         self._lock = asyncio.Lock()
         self._started = asyncio.Event()
+        self._stopping = False
 
     @property
     def started(self) -> bool:
@@ -66,6 +67,15 @@ class Health:
     def mark_started(self) -> None:
         """The start-up is finished."""
         self._started.set()
+
+    @property
+    def status(self) -> Literal["starting", "stopping"] | None:
+        """Why it is not ready, whatever its parts say; None when it depends on them."""
+        return "stopping" if self._stopping else None if self.started else "starting"
+
+    def mark_stopping(self) -> None:
+        """It was asked to end; it still serves, but nobody should begin anything here."""
+        self._stopping = True
 
     async def wait_started(self) -> None:
         """Until the start-up is finished."""
@@ -137,9 +147,10 @@ def health_router(health: Health, version: str) -> APIRouter:
     @router.get("/health/ready", summary="Can it do its work?", responses={503: _NOT_READY})
     async def get_ready(response: Response) -> Readiness:
         checks = await health.checks()
-        ready = health.started and all(state == "healthy" for state in checks.values())
-        if not ready:
+        healthy = all(state == "healthy" for state in checks.values())
+        status = health.status or ("ready" if healthy else "not ready")
+        if status != "ready":
             response.status_code = 503
-        return Readiness(status="ready" if ready else "not ready" if health.started else "starting", checks=checks)
+        return Readiness(status=status, checks=checks)
 
     return router

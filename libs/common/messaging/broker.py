@@ -117,6 +117,7 @@ class Bus:
             lambda message: self._policy.deliver(message, subscription.handle, told=subscription.told),
             turn_of,
             ack_wait_s=self._ack_wait_s,
+            on_taken=self._on_taken,
         )
         subscriber(intake.take)
         self._intakes.append(intake)
@@ -156,6 +157,8 @@ class Bus:
         await self._consumers.stop()
         for subscriber in self.broker.subscribers:
             await subscriber.stop()
+        if self._fetching is not None:
+            await self._fetching.give_back()
         await asyncio.gather(*(intake.drain(_GRACE_S) for intake in self._intakes))
         await self.broker.stop()
 
@@ -182,6 +185,10 @@ class Bus:
         if self._jetstream is None:
             raise RuntimeError("the bus is not started")
         return self._jetstream
+
+    def _on_taken(self, message: Msg) -> None:
+        if self._fetching is not None:
+            self._fetching.taken(message)
 
     async def _on_error(self, error: Exception) -> None:
         log.warning("nats error", error=repr(error))

@@ -17,6 +17,7 @@ from typing import Any
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.errors import BadSubscriptionError, ConnectionClosedError, ConnectionDrainingError
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js import JetStreamContext
 
@@ -35,6 +36,19 @@ class PromptJetStream(JetStreamContext):
     def __init__(self, client: NatsClient) -> None:
         super().__init__(client)
         self._opened: list[PromptSubscription] = []
+        # Delivered, and nobody works on it yet; by the subject that acknowledges.
+        self._untaken: dict[str, Msg] = {}
+
+    def taken(self, message: Msg) -> None:
+        """Somebody works on it, and will answer for it."""
+        self._untaken.pop(message.reply, None)
+
+    async def give_back(self) -> None:
+        """After the last fetch: what nobody works on goes to another replica now, and not after the ack wait."""
+        for message in self._untaken.values():
+            with contextlib.suppress(Exception):
+                await message.nak()
+        self._untaken.clear()
 
     def reconnected(self) -> None:
         """The server has forgotten what was asked for: ask again now, not when the time is over."""
@@ -45,7 +59,7 @@ class PromptJetStream(JetStreamContext):
         """As in nats-py: makes the durable consumer if it is missing, then reads from it."""
         made = await super().pull_subscribe(*args, **options)
         await made.unsubscribe()
-        opened = await PromptSubscription.open(self._nc, options["stream"], options["durable"])
+        opened = await PromptSubscription.open(self._nc, options["stream"], options["durable"], self._untaken)
         self._opened.append(opened)
         return opened
 
@@ -53,8 +67,11 @@ class PromptJetStream(JetStreamContext):
 class PromptSubscription:
     """What FastStream needs of a pull subscription."""
 
-    def __init__(self, client: NatsClient, stream: str, consumer: str, inbox: str) -> None:
+    def __init__(
+        self, client: NatsClient, stream: str, consumer: str, inbox: str, untaken: dict[str, Msg] | None = None
+    ) -> None:
         self._client = client
+        self._untaken = untaken if untaken is not None else {}
         self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = inbox
         self._arrived: deque[Msg] = deque()
@@ -67,10 +84,12 @@ class PromptSubscription:
         self._refused_at = 0.0
 
     @classmethod
-    async def open(cls, client: NatsClient, stream: str, consumer: str) -> PromptSubscription:
-        """Listen; nothing is asked for yet."""
+    async def open(
+        cls, client: NatsClient, stream: str, consumer: str, untaken: dict[str, Msg] | None = None
+    ) -> PromptSubscription:
+        """Listen; nothing is asked for yet. What arrives is noted in `untaken`."""
         inbox = client.new_inbox()
-        opened = cls(client, stream, consumer, inbox)
+        opened = cls(client, stream, consumer, inbox, untaken)
         opened._subscription = await client.subscribe(f"{inbox}.*", cb=opened._on_message)
         return opened
 
@@ -97,9 +116,12 @@ class PromptSubscription:
         self._changed.set()
 
     async def unsubscribe(self, limit: int = 0) -> None:
-        """Listen no more; what was delivered and not fetched goes to another replica after the ack wait."""
+        """Listen no more, once all that the server has sent until then has arrived."""
         if self._subscription is not None:
-            await self._subscription.unsubscribe(limit)
+            with contextlib.suppress(
+                ConnectionClosedError, BadSubscriptionError, ConnectionDrainingError, NatsTimeoutError
+            ):
+                await self._subscription.drain()  # type: ignore[no-untyped-call]
 
     @property
     def _is_open(self) -> bool:
@@ -124,6 +146,7 @@ class PromptSubscription:
     async def _on_message(self, message: Msg) -> None:
         if message.reply.startswith(_ACK_PREFIX):
             self._arrived.append(message)
+            self._untaken[message.reply] = message
             self._outstanding -= 1
         elif message.subject == f"{self._inbox}.{self._requests}":
             # The end of the request at hand; that of an earlier one has nothing to say any more.

@@ -7,6 +7,7 @@ may hold: that is the back-pressure.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,21 +25,31 @@ log = structlog.get_logger(__name__)
 Work = Callable[[Msg], Awaitable[None]]
 
 
+def _ignore(_message: Msg) -> None:
+    """Nobody wants to know."""
+
+
 class Intake:
     """One consumer's messages at work: a chain for each key, all chains at once."""
 
-    def __init__(self, work: Work, key_of: Callable[[Msg], str], *, ack_wait_s: float) -> None:
-        """`work` sees to the acknowledgement and raises nothing; until it returns the ack wait is extended."""
+    def __init__(
+        self, work: Work, key_of: Callable[[Msg], str], *, ack_wait_s: float, on_taken: Callable[[Msg], None] = _ignore
+    ) -> None:
+        """`work` sees to the acknowledgement and raises nothing; until it returns the ack wait is extended. `on_taken`
+        hears of each message from when on that holds."""
         self._work = work
         self._key_of = key_of
         self._extend_every_s = ack_wait_s / _EXTENSIONS_PER_ACK_WAIT
         self._room = asyncio.Semaphore(MAX_AT_WORK)
         self._chains: dict[str, deque[tuple[Msg, _Extension]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._on_taken = on_taken
+        self._unfinished: list[Msg] = []
 
     async def take(self, message: Msg) -> None:
         """Returns at once, or when there is room."""
         await self._room.acquire()
+        self._on_taken(message)
         key = self._key_of(message)
         item = (message, _Extension(message, self._extend_every_s))
         chain = self._chains.get(key)
@@ -51,12 +62,16 @@ class Intake:
         task.add_done_callback(self._tasks.discard)
 
     async def drain(self, grace_s: float) -> None:
-        """Let work at hand finish for a moment, then end it; its messages are delivered again, to another replica."""
+        """Let work at hand finish for a moment, then end it; its messages go to another replica now."""
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks, timeout=grace_s)
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
+        for message in self._unfinished:
+            # It may have been acknowledged in its last moment.
+            with contextlib.suppress(Exception):
+                await message.nak()
 
     async def _work_through(self, key: str) -> None:
         chain = self._chains[key]
@@ -65,13 +80,17 @@ class Intake:
                 message, extension = chain[0]
                 try:
                     await self._work(message)
+                except asyncio.CancelledError:
+                    self._unfinished.append(message)
+                    raise
                 finally:
                     extension.end()
                     chain.popleft()
                     self._room.release()
         finally:
             del self._chains[key]
-            for _, extension in chain:
+            for message, extension in chain:
+                self._unfinished.append(message)
                 extension.end()
                 self._room.release()
 

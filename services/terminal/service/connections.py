@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from services.terminal.domain import CLOSINGS, STALLED, CloseReason, Closing
 from services.terminal.ports import Connection
@@ -17,7 +17,9 @@ class Connections:
         self._is_revoked = is_revoked
         self._open: set[Connection] = set()
         self._needing_running: set[Connection] = set()
+        self._ending_by_themselves: set[Connection] = set()
         self._closed_for: Closing | None = None
+        self._is_patient = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -25,18 +27,23 @@ class Connections:
         return len(self._open)
 
     @contextmanager
-    def holding(self, connection: Connection, *, needs_running: bool = False) -> Iterator[None]:
+    def holding(
+        self, connection: Connection, *, needs_running: bool = False, ends_by_itself: bool = False
+    ) -> Iterator[None]:
         """It is open for the length of the block. After `close_all` it is told at once to end.
 
-        One that `needs_running` ends when its environment is stopped, by `close_running`.
+        One that `needs_running` ends when its environment is stopped, by `close_running`. One that `ends_by_itself` may
+        do so while the service ends.
 
         So it is when its sign-in has died during the handshake, where nobody could find it yet.
         """
         self._open.add(connection)
         if needs_running:
             self._needing_running.add(connection)
+        if ends_by_itself:
+            self._ending_by_themselves.add(connection)
         self._empty.clear()
-        if self._closed_for is not None:
+        if self._closed_for is not None and not (ends_by_itself and self._is_patient):
             connection.close(self._closed_for)
         elif self._is_revoked(connection.caller.login_id):
             connection.close(CLOSINGS[CloseReason.REVOKED])
@@ -45,6 +52,7 @@ class Connections:
         finally:
             self._open.discard(connection)
             self._needing_running.discard(connection)
+            self._ending_by_themselves.discard(connection)
             if not self._open:
                 self._empty.set()
 
@@ -79,9 +87,20 @@ class Connections:
         """Give up clients that have taken nothing for too long: their networks are gone, or they are."""
         self._close(STALLED, lambda connection: connection.stalled_for() > after_seconds)
 
-    async def close_all(self, closing: Closing) -> None:
-        """Close every one, also those that come from now on, and wait until they are gone."""
+    async def close_all(self, closing: Closing, patience_s: float = 0.0) -> None:
+        """Close every one, also those that come from now on, and wait until they are gone.
+
+        Those that end by themselves may do so for `patience_s` seconds; so may those that begin meanwhile: their
+        requests had been taken.
+        """
         self._closed_for = closing
+        self._is_patient = patience_s > 0
+        self._close(closing, lambda connection: connection not in self._ending_by_themselves)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._empty.wait()
+                return
+        self._is_patient = False
         self._close(closing, lambda _: True)
         await self._empty.wait()
 

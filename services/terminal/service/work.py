@@ -120,16 +120,22 @@ class Workbench:
         self._busy: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def working(self, caller: Caller, environment: Environment) -> AsyncIterator[Work]:
-        """For the length of the block. Raises TooManyAtOnceError, and in the runtime's stead what it means to the
-        caller: EnvironmentNotRunningError, UnavailableError, CommandRejectedError, CutShortError, EndedError."""
+    async def working(self, caller: Caller, environment: Environment, *, lasts: bool = False) -> AsyncIterator[Work]:
+        """For the length of the block; `lasts`: it does not end by itself.
+
+        Raises TooManyAtOnceError, and in the runtime's stead what it means to the caller: EnvironmentNotRunningError,
+        UnavailableError, CommandRejectedError, CutShortError, EndedError.
+        """
         user_id = caller.user_id
         if self._busy[user_id] >= self._limit:
             raise TooManyAtOnceError(self._limit, self._what)
         self._busy[user_id] += 1
         work = Work(caller, environment.id)
         try:
-            with self._connections.holding(work, needs_running=self._ends_with_environment):
+            holding = self._connections.holding(
+                work, needs_running=self._ends_with_environment, ends_by_itself=not lasts
+            )
+            with holding:
                 yield work
         except (DriverError, CutShortError, BrokenPipeError, TimeoutError) as error:
             if work.closing is not None:

@@ -136,14 +136,18 @@ class TestSigterm:
 
 _SERVER = """
 import sys
-import uvicorn
+from libs.common.http.server import make_server
 from services.envs.main import create_app
 from services.envs.settings import EnvsSettings
 from tests.support.tokens import TestIssuer
-settings = EnvsSettings(_env_file=None)
-issuer = TestIssuer(settings)
-print(issuer.token(), flush=True)
-uvicorn.run(create_app(settings, keys=issuer), port=int(sys.argv[1]), timeout_graceful_shutdown=20, log_config=None)
+
+def make():
+    settings = EnvsSettings(_env_file=None)
+    issuer = TestIssuer(settings)
+    print(issuer.token(), flush=True)
+    return create_app(settings, keys=issuer)
+
+make_server("__main__:make", host="127.0.0.1", port=int(sys.argv[1]), drain_s=20, supervised=None).run()
 """
 
 

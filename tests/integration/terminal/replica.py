@@ -1,4 +1,4 @@
-"""A replica as a process of its own: `uvicorn tests.integration.terminal.replica:create_app --factory`.
+"""A replica as a process of its own: `python -m libs.common.http.server tests.integration.terminal.replica:create_app`.
 
 Writes access tokens for the users named in TEST_USERS (with commas between) to TEST_TOKENS_FILE, as JSON by user.
 """

@@ -23,17 +23,6 @@ from tests.integration.terminal.harness import Service, terminal_settings
 from tests.support.app import eventually
 from tests.support.servers import Servers, free_port
 
-# As `devpocket up` and the image start it.
-_FLAGS = {
-    "--loop": "uvloop",
-    "--http": "httptools",
-    "--ws": "libs.common.http.websocket:WebSocketProtocol",
-    "--ws-per-message-deflate": "false",
-    "--ws-ping-interval": "25",
-    "--ws-ping-timeout": "25",
-    "--timeout-graceful-shutdown": "5",
-}
-
 
 @asynccontextmanager
 async def replica(
@@ -44,8 +33,8 @@ async def replica(
     names = ("mongodb_url", "redis_url", "nats_url", "secret_key")
     secrets = {name.upper(): getattr(settings, name).get_secret_value() for name in names}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "tests.integration.terminal.replica:create_app", "--factory"),
-        *("--port", str(port), "--no-access-log", *(part for flag in _FLAGS.items() for part in flag)),
+        *(sys.executable, "-m", "libs.common.http.server", "tests.integration.terminal.replica:create_app"),
+        *("--port", str(port)),
         env={
             **os.environ,
             **secrets,
@@ -85,7 +74,7 @@ async def closed_reasons(service: Service, environment_id: str) -> list[str]:
     return [event.reason for event in events if isinstance(event, TerminalSessionClosed)]
 
 
-# The HTTP server waits its whole grace of 5 s for a socket whose client takes nothing, not even the close frame.
+# The server waits 5 s for a socket whose client takes nothing, not even the close frame.
 @pytest.mark.parametrize(("reading", "within_s"), [(True, 6), (False, 9)], ids=["reading", "stuck"])
 async def test_sigterm_says_1001_ends_shells_and_tells_the_bus_within_its_time(
     backend: Servers, service: Service, tmp_path: Path, reading: bool, within_s: float

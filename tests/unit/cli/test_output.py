@@ -6,24 +6,28 @@ import io
 from pathlib import Path
 
 from libs.cli.stack.console import ConsoleReporter
-from libs.cli.stack.logfiles import LogFile
+from libs.cli.stack.logfiles import LineBuffer, LogFile
 
 
 class TestLogFile:
     def test_lines_may_come_in_pieces(self, tmp_path: Path) -> None:
         seen: list[str] = []
         log = LogFile(tmp_path / "a.log", seen.append)
-        for piece in (b"one\ntw", b"o\r\n", "drei \xe4".encode(), b"\xff"):
-            log.feed(piece)
-        assert seen == ["one", "two"]
+        lines, others = LineBuffer(log), LineBuffer(log)
+        for piece in (b"one\ntw", b"o\r\n", "drei \xe4".encode()):
+            lines.feed(piece)
+        others.feed(b"of another process\n")
+        lines.feed(b"\xff")
+        assert seen == ["one", "two", "of another process"]
+        lines.flush()
         log.close()
-        assert seen == ["one", "two", "drei ä\N{REPLACEMENT CHARACTER}"]
-        assert (tmp_path / "a.log").read_bytes() == b"one\ntwo\r\ndrei \xc3\xa4\xff\n"
+        assert seen == ["one", "two", "of another process", "drei ä\N{REPLACEMENT CHARACTER}"]
+        assert (tmp_path / "a.log").read_bytes() == b"one\ntwo\r\nof another process\ndrei \xc3\xa4\xff\n"
 
     def test_it_is_bounded(self, tmp_path: Path) -> None:
         log = LogFile(tmp_path / "a.log", lambda _: None, max_bytes=1000)
         for number in range(1000):
-            log.feed(b"%06d\n" % number)
+            log.write(b"%06d" % number)
         log.close()
         assert {path.name for path in tmp_path.iterdir()} == {"a.log", "a.log.1"}
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3000
@@ -33,14 +37,14 @@ class TestLogFile:
     def test_a_line_without_end_is_cut(self, tmp_path: Path) -> None:
         seen: list[str] = []
         log = LogFile(tmp_path / "a.log", seen.append)
-        log.feed(b"x" * 70_000)
+        LineBuffer(log).feed(b"x" * 70_000)
         assert [len(line) for line in seen] == [70_000]
         log.close()
 
     def test_the_log_of_the_last_start_is_kept(self, tmp_path: Path) -> None:
         for start in ("first", "second"):
             log = LogFile(tmp_path / "a.log", lambda _: None)
-            log.feed(f"{start}\n".encode())
+            log.write(start.encode())
             log.close()
         assert (tmp_path / "a.log").read_text() == "second\n"
         assert (tmp_path / "a.log.1").read_text() == "first\n"

@@ -25,7 +25,7 @@ _GOODBYE_SECONDS = 0.5
 async def answer_websocket(visit: Visit, state: TerminalState, scope: Scope, receive: Receive, send: Send) -> None:
     """Raises NothingListensError, BadAnswerError, NoAnswerError, EndedError and others before it is accepted."""
     port = visit.address.port
-    async with state.previews.working(visit.caller, visit.environment) as work:
+    async with state.previews.working(visit.caller, visit.environment, lasts=True) as work:
         try:
             stream = work.holds(await state.runtime.connect(visit.environment.ref, port))
             try:
