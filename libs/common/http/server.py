@@ -43,9 +43,9 @@ HURRY_S = 5
 _STUCK_SOCKET_S = 5.0
 
 # Shorter than what load balancers and phone networks cut silent connections at (60 s).
-_WS_PING_S = 25.0
+WS_PING_S = 25.0
 # A client that does not read for a while is slowed down, not cut off: its pong waits behind the output.
-_WS_PING_TIMEOUT_S = 90.0
+WS_PING_TIMEOUT_S = 90.0
 # A little more than the 1 MiB that the terminal service allows, so that its own words reach the client.
 _WS_MAX_BYTES = 1_114_112
 
@@ -188,8 +188,8 @@ def make_server(
         loop="uvloop",
         http=HttpProtocol,
         ws=WebSocketProtocol,
-        ws_ping_interval=_WS_PING_S,
-        ws_ping_timeout=_WS_PING_TIMEOUT_S,
+        ws_ping_interval=WS_PING_S,
+        ws_ping_timeout=WS_PING_TIMEOUT_S,
         ws_max_size=_WS_MAX_BYTES,
         # Compressing terminal output costs a quarter of its rate, and hides from us that a client has stopped reading.
         ws_per_message_deflate=False,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from libs.cli.stack import services
 from libs.cli.stack.certificates import Certificate
 from libs.cli.stack.gateway import UPSTREAMS, local_config, render
 from libs.cli.stack.paths import StackPaths
+from libs.common.http.server import WS_PING_S, WS_PING_TIMEOUT_S
 from tests.unit.gateway.conftest import nginx
 
 ONE = {name: [f"127.0.0.{number}:8000"] for number, name in enumerate(UPSTREAMS, start=1)}
@@ -70,7 +70,7 @@ def test_silence_that_a_ping_would_break_cuts_no_connection(paths: StackPaths) -
     sockets = ["~ ^/api/v1/ws/", "^~ /preview/"]
     event_streams = "~ ^/api/v1/(?:events|environments/[^/]+/events)/?$"
     # Until a service gives up on a client that does not answer.
-    patience = services._WS_PING_S + services._WS_PING_TIMEOUT_S
+    patience = WS_PING_S + WS_PING_TIMEOUT_S
     for address in [*sockets, event_streams]:
         for directive in ("proxy_read_timeout", "proxy_send_timeout"):
             assert int(locations[address][directive].removesuffix("s")) > 10 * patience, address
