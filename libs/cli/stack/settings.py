@@ -27,7 +27,7 @@ KNOWN = (
     *("TEMPLATE_IMAGE_PREFIX", "TEMPLATE_IMAGES", "TEMPLATE_PULL_POLICY"),
     *("PREVIEW_ORIGIN", "PREVIEW_LIFE_SECONDS", "PREVIEW_ANSWER_SECONDS", "PREVIEW_REQUESTS_PER_USER"),
     *("GATEWAY_RATE_LIMIT", "GATEWAY_CONNECTION_LIMIT", "GATEWAY_TLS_CERT", "GATEWAY_TLS_KEY"),
-    *("METRICS_PORT", "METRICS_ADDRESS", "ENVIRONMENT_OVERDUE_SECONDS"),
+    "ENVIRONMENT_OVERDUE_SECONDS",
 )
 
 
@@ -71,7 +71,8 @@ def stack_settings(
         defaults["PREVIEW_ORIGIN"] = f"{url.scheme}://{host}:{url.port}"
     # An empty SECRET_KEY or RUNTIME= left over in a .env file is not a choice; an empty rate limit is one.
     chosen = {name: value for name, value in operator.items() if value or name not in defaults}
-    return {**defaults, **chosen, **connections}
+    # A port that is one service's cannot be that of four; here metrics are on the services' own ports.
+    return {**defaults, **chosen, **connections, "METRICS_PORT": ""}
 
 
 def gateway_limits(operator: Mapping[str, str], rate: int, connections: int) -> tuple[int, int]:

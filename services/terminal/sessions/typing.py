@@ -52,7 +52,10 @@ class InputQueue:
         self.taken_bytes += len(data)
         if self._is_empty:
             data = data[self._written_now(data) :]
-        return not data or self._put(_UNNUMBERED, 0, data)
+        if not data or self._put(_UNNUMBERED, 0, data):
+            return True
+        self.taken_bytes -= len(data)
+        return False
 
     def type_numbered(self, client: str, seq: int, data: bytes) -> tuple[Typed, int]:
         """Input that is typed only if it is the next of this client's; and the highest number confirmed by now."""

@@ -14,6 +14,7 @@ from libs.cli.stack.plan import OptionError, StackOptions, make_plan, parse_scal
 from libs.cli.stack.ports import PortPicker, is_free
 from libs.cli.stack.programs import find_program
 from libs.cli.stack.settings import SettingError, gateway_limits, operator_settings
+from libs.common.settings import CommonSettings
 
 
 @pytest.fixture
@@ -147,6 +148,11 @@ class TestPlan:
         assert origin == "https://*.preview.localhost:8123"
         assert urlsplit(origin).hostname in plan.certificate.names
         assert make_plan(StackOptions(paths, 8123), {}, Credentials(), {}).url == "http://127.0.0.1:8123"
+
+    def test_four_services_do_not_fight_for_one_port_of_metrics(self, paths: StackPaths) -> None:
+        plan = make_plan(StackOptions(paths), {"METRICS_PORT": "9090"}, Credentials(), {})
+        assert plan.settings["METRICS_PORT"] == ""
+        assert CommonSettings(_env_file=None, metrics_port=plan.settings["METRICS_PORT"]).metrics_port is None
 
     def test_ports_of_the_last_start_are_kept(self, paths: StackPaths) -> None:
         first = make_plan(StackOptions(paths), {}, Credentials(), {})

@@ -353,3 +353,16 @@ class TestNumbers:
         answers = await desk.say(wire, numbered(2, "y" * 60), numbered(3, "z"))
         assert answers[-1] == {"type": "ack", "seq": 3}
         assert desk.stream.typed == b"x" * 60 + b"y" * 60 + b"z"
+
+    async def test_what_is_dropped_is_not_counted_as_typed(self) -> None:
+        desk = Desk()
+        wire = desk.wire("phone")
+        desk.stream.takes.clear()
+        await desk.say(wire, numbered(1, "x" * 60), numbered(2, "y" * 60), numbered(1, "x" * 60))
+        assert desk.session.typed_bytes == 60
+        assert not desk.session.type(b"z" * 60)
+        assert desk.session.typed_bytes == 60
+        desk.stream.takes.set()
+        await desk.say(wire)
+        assert desk.session.type(b"z")
+        assert desk.session.typed_bytes == 61
