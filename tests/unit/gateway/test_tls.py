@@ -135,6 +135,11 @@ class TestBesideTls:
     def test_probes_are_answered(self, beside: Beside, path: str) -> None:
         assert httpx.get(beside.plain + path).status_code == 200
 
+    @pytest.mark.parametrize("path", ["/healthy", "/api/v1/templates|/health", "/health/ready/x", "/docs/init.js/x"])
+    def test_what_only_looks_like_one_is_not(self, beside: Beside, path: str) -> None:
+        assert httpx.get(beside.plain + path).status_code == 308
+        assert_refused(httpx.get(beside.plain + path, headers={"Authorization": "Bearer x"}))
+
     def test_a_trusted_proxy_speaks_for_its_client(self, beside: Beside) -> None:
         def ask(scheme: str, source: str) -> httpx.Response:
             claims = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": scheme}
