@@ -58,6 +58,10 @@ class TestIssuer:
             issued_at=now,
             expires_at=now + timedelta(seconds=life_s),
         )
+        return self.signed(claims)
+
+    def signed(self, claims: dict[str, Any]) -> str:
+        """A token that says this."""
         return jwt.encode(claims, self._key, algorithm=ALGORITHM, headers={"kid": "test"})
 
     def headers(self, user_id: str | None = None, **changes: Any) -> dict[str, str]:

@@ -90,6 +90,14 @@ class TestVerify:
         with pytest.raises(UnauthenticatedError):
             await verifier.verify(issuer.token())
 
+    async def test_a_token_of_a_machine_whose_clock_is_ahead_is_good(
+        self, verifier: TokenVerifier, issuer: TestIssuer
+    ) -> None:
+        ahead = int((utc_now() + timedelta(seconds=30)).timestamp())
+        claims = jwt.decode(issuer.token("u1"), options={"verify_signature": False})
+        principal = await verifier.verify(issuer.signed({**claims, "iat": ahead}))
+        assert principal.user_id == "u1"
+
     async def test_an_expired_token_is_refused(self, verifier: TokenVerifier, issuer: TestIssuer) -> None:
         with pytest.raises(UnauthenticatedError, match="expired"):
             await verifier.verify(issuer.token(life_s=-1))
