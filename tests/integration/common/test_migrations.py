@@ -115,14 +115,16 @@ async def test_an_old_replica_writes_as_it_always_did_and_nothing_of_it_is_lost(
 
 
 _IN_A_PROCESS = """
-import asyncio, sys
+import asyncio, json, sys
 from libs.common import mongo
+from libs.common.migrations.plan import Backfill
 from libs.common.migrations.runner import Migrations
 from libs.common.settings import CommonSettings
-from tests.integration.common.test_migrations import SLOWLY
-settings = CommonSettings(_env_file=None, mongodb_url=sys.argv[1])
+url, database, migration = sys.argv[1:]
+settings = CommonSettings(_env_file=None, mongodb_url=url)
 async def main():
-    await Migrations(mongo.connect(settings)[sys.argv[2]], [SLOWLY], lease_s=1.0).finish_all()
+    slowly = Backfill(**{**json.loads(migration), "pause_s": 0.1})
+    await Migrations(mongo.connect(settings)[database], [slowly], lease_s=1.0).finish_all()
 asyncio.run(main())
 """
 
@@ -131,21 +133,18 @@ def _fields(migration: Backfill) -> dict[str, Any]:
     return {name: getattr(migration, name) for name in Backfill.__slots__}
 
 
-SLOWLY = Backfill(**{**_fields(_MIGRATION), "pause_s": 0.1})
-
-
 async def test_one_that_is_killed_is_taken_over_where_it_was(
     settings: CommonSettings, database: mongo.Database
 ) -> None:
     url = settings.mongodb_url.get_secret_value()
-    argv = (sys.executable, "-c", _IN_A_PROCESS, url, database.name)
+    argv = (sys.executable, "-c", _IN_A_PROCESS, url, database.name, json.dumps(_fields(_MIGRATION)))
     process = await asyncio.create_subprocess_exec(*argv, cwd=PROJECT_ROOT)
     successor = Migrations(database, [_MIGRATION], lease_s=1.0)
 
     async def is_under_way() -> bool:
         return any(status.changed > 0 for status in await successor.status())
 
-    await eventually(is_under_way)
+    await eventually(is_under_way, 60)
     process.send_signal(signal.SIGKILL)
     await process.wait()
     status = await _only(successor)
