@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts nginx: with TLS where a certificate is mounted, with the limits that the environment names. It writes to /tmp alone,
-# so that the root file system may be read-only and the user anybody.
+# Starts nginx: with TLS where a certificate is mounted, with the limits that the environment names, and with the replicas that
+# there are. It writes to /tmp alone, so that the root file system may be read-only and the user anybody.
 set -eu
 
 home=$(dirname "$0")
@@ -8,6 +8,8 @@ temp=${TMPDIR:-/tmp}
 certificate=$home/tls/tls.crt
 key=$home/tls/tls.key
 configuration=$temp/nginx.conf
+replicas=$temp/upstreams
+. "$home/replicas.sh"
 
 fail() {
     echo "gateway: $*" >&2
@@ -82,6 +84,12 @@ reload_when_renewed() {
     done
 }
 
+reload_when_replicas_change() {
+    while sleep "$lookup" && kill -0 $$ 2>/dev/null; do
+        ! find_replicas "$home/upstreams" "$replicas" || kill -HUP $$
+    done
+}
+
 file=$(variant)
 configure "$file"
 if [ "$file" != nginx.conf ]; then
@@ -91,4 +99,7 @@ if [ "$file" != nginx.conf ]; then
     # $$ is this shell also in there, and nginx takes its place.
     reload_when_renewed "$loaded" &
 fi
+lookup=$(number GATEWAY_LOOKUP_SECONDS 2)
+find_replicas "$home/upstreams" "$replicas" || true
+reload_when_replicas_change &
 exec nginx -e stderr -c "$configuration"

@@ -32,11 +32,14 @@ class Place:
 
 
 def write_files(target: Path, place: Place = Place()) -> None:
-    """Pages, assets, contract, the start script, and a configuration for each case that it knows."""
+    """Pages, assets, contract, the scripts, names of the services, and a configuration for each case they know."""
     shutil.copytree(assets_dir(), target / "assets")
     shutil.copytree(TEMPLATE.parent, target / "pages", ignore=shutil.ignore_patterns(*_NOT_SERVED))
     shutil.copy(TEMPLATE.parents[2] / "docs" / "openapi.json", target / "openapi.json")
-    shutil.copy(TEMPLATE.with_name("start.sh"), target)
+    for script in ("start.sh", "replicas.sh"):
+        shutil.copy(TEMPLATE.with_name(script), target)
+    lines = (" ".join((name, *addresses)) for name, addresses in place.upstreams.items())
+    (target / "upstreams").write_text("".join(f"{line}\n" for line in lines))
     plain = GatewayConfig(
         listen=place.listen,
         upstreams=place.upstreams,
@@ -46,6 +49,7 @@ def write_files(target: Path, place: Place = Place()) -> None:
         assets_dir=f"{place.home}/assets",
         openapi_path=f"{place.home}/openapi.json",
         proxies_dir=f"{place.home}/proxies",
+        servers_dir=f"{place.temp}/upstreams",
         worker_processes=_WORKERS,
     )
     tls = Tls(

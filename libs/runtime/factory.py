@@ -18,7 +18,11 @@ def default_driver(settings: RuntimeSettings) -> Driver:
     """The driver of the cluster that the settings name. Raises RuntimeUnavailableError when its package is missing."""
     if settings.runtime == "kubernetes":
         return kubernetes_driver(settings.kubernetes_access(), settings.kubernetes_options())
-    return LocalRuntime(settings.local_runtime_dir, IsolationPolicy(settings.local_runtime_isolation))
+    return LocalRuntime(
+        settings.local_runtime_dir,
+        IsolationPolicy(settings.local_runtime_isolation),
+        settings.local_runtime_blocked_cidrs,
+    )
 
 
 def kubernetes_driver(access: ClusterAccess, options: KubernetesOptions) -> KubernetesRuntime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,10 @@ class RuntimeSettings(BaseSettings):
     local_runtime_isolation: Literal["require", "auto", "none"] = Field(
         default="auto",
         description="Sandboxes of the local runtime: require them, use them where possible, or plain processes",
+    )
+    local_runtime_blocked_cidrs: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Addresses that no local sandbox may reach, beside cloud metadata; with commas between",
     )
 
     kubeconfig: str | None = Field(
@@ -49,12 +54,17 @@ class RuntimeSettings(BaseSettings):
         default=(), description="Addresses that no workspace may reach, beside private ones; with commas between"
     )
 
-    @field_validator("kubernetes_blocked_cidrs", mode="before")
+    @field_validator("kubernetes_blocked_cidrs", "local_runtime_blocked_cidrs", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("local_runtime_blocked_cidrs")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str(ip_network(part)) for part in value)
 
     @field_validator(
         "kubeconfig", "kubernetes_context", "kubernetes_storage_class", "kubernetes_runtime_class", mode="before"

@@ -52,7 +52,8 @@ class GatewayConfig:
     `listen` is for plain text; with `tls` only probes and trusted proxies are served there. `upstreams` gives the
     addresses (host:port) of each service's replicas. The limits are per client address: requests per second (twice as
     many at once before 429), and requests at the same time, open WebSockets included; 0 turns a limit off.
-    `proxies_dir` may hold files that say which proxies in front are trusted.
+    `proxies_dir` may hold files that say which proxies in front are trusted. `servers_dir` holds a file of `server`
+    lines for each service, kept by deploy/gateway/replicas.sh; the addresses in `upstreams` are not used then.
     """
 
     listen: str | None
@@ -66,6 +67,7 @@ class GatewayConfig:
     tls: Tls | None = None
     user: str | None = None
     proxies_dir: str | None = None
+    servers_dir: str | None = None
     worker_processes: int | str = "auto"
     worker_connections: int = _MAX_CONNECTIONS
     requests_per_second: int = REQUESTS_PER_SECOND

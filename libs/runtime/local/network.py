@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from libs.runtime.local.environment import CLEAN_ENVIRONMENT
 from libs.runtime.local.isolation import Isolation, find_program
+
+# A cloud machine's metadata service hands out credentials.
+_METADATA = "169.254.169.254/32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +22,11 @@ class NetworkPlan:
     problem: str | None = None
 
 
-def plan_network(isolation: Isolation) -> NetworkPlan:
-    """Look for slirp4netns and the tun device. Plain processes share the host's network and need no plan."""
+def plan_network(isolation: Isolation, blocked: Sequence[str] = ()) -> NetworkPlan:
+    """Look for slirp4netns and the tun device. Plain processes share the host's network and need no plan.
+
+    `blocked` are the addresses (CIDR) that environments have no route to, beside the cloud's metadata service.
+    """
     if isolation is Isolation.PLAIN:
         return NetworkPlan(None)
     slirp = find_program("slirp4netns")
@@ -37,10 +44,11 @@ def plan_network(isolation: Isolation) -> NetworkPlan:
             "route": [
                 enter,
                 *(["--preserve-credentials"] if user_namespace else []),
-                *("--", address_tool, "route", "add", "unreachable", "169.254.169.254/32"),
+                *("--", address_tool, "route", "add", "unreachable"),
             ]
             if address_tool and enter
             else [],
+            "unreachable": [_METADATA, *blocked],
             "user_namespace": user_namespace,
             "env": dict(CLEAN_ENVIRONMENT),
         }

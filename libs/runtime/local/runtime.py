@@ -73,9 +73,15 @@ def layout_for(layout: Layout, isolation: Isolation) -> Layout:
 class LocalRuntime:
     """WorkspaceRuntime and ExecRuntime in one; several processes may use the same directory at the same time."""
 
-    def __init__(self, directory: Path, isolation: IsolationPolicy = IsolationPolicy.REQUIRE) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        isolation: IsolationPolicy = IsolationPolicy.REQUIRE,
+        blocked_cidrs: Sequence[str] = (),
+    ) -> None:
         self._layout = Layout(directory)
         self._policy = isolation
+        self._blocked = blocked_cidrs
         self._threads: ThreadPoolExecutor | None = None
         self._opened: _Opened | None = None
         self._watchers: set[Watcher] = set()
@@ -88,7 +94,7 @@ class LocalRuntime:
 
     def _open(self) -> _Opened:
         probe = probe_isolation(self._policy)
-        groups, network = detect(), plan_network(probe.isolation)
+        groups, network = detect(), plan_network(probe.isolation, self._blocked)
         if probe.isolation is Isolation.PLAIN:
             log.warning(
                 "NO SANDBOX: workspaces run as plain processes that can see this machine and each other. %s",

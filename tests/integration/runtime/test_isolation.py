@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from libs.runtime.local.isolation import IsolationPolicy
 from libs.runtime.local.processes import ProcessTable
 from libs.runtime.local.records import load_run
 from libs.runtime.local.runtime import LocalRuntime
@@ -170,6 +171,31 @@ async def test_the_cloud_metadata_address_has_no_route(workspaces: Workspaces, a
     if code == 127:
         pytest.skip("needs /usr/bin/python3 to probe addresses from inside")
     assert b"No route to host" in err or b"unreachable" in err, (code, err)
+
+
+async def test_addresses_that_are_blocked_have_no_route_and_others_do(runtime_dir: Path, as_root: None) -> None:
+    runtime = LocalRuntime(runtime_dir, IsolationPolicy.REQUIRE, ("203.0.113.0/24", "10.0.0.0/8"))
+    await runtime.open()
+    try:
+        workspaces = Workspaces(runtime)
+        ref = await workspaces.start(make_spec(startup_command="echo connected"))
+        await collect_logs(runtime.logs(ref, follow=True), "connected")
+        probe = (
+            "import socket, sys\n"
+            "for host in sys.argv[1:]:\n"
+            "    try:\n"
+            "        socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect((host, 9)); print('open')\n"
+            "    except OSError: print('closed')\n"
+        )
+        # The last two are the sandbox's own name server, within a blocked range, and an address outside.
+        hosts = ["203.0.113.7", "10.1.2.3", "169.254.169.254", "10.0.2.3", "198.51.100.1"]
+        code, out, err = await workspaces.run(ref, ["/usr/bin/python3", "-c", probe, *hosts])
+        if code == 127:
+            pytest.skip("needs /usr/bin/python3 to probe addresses from inside")
+        assert out.decode().split() == ["closed", "closed", "closed", "open", "open"], err
+    finally:
+        await runtime.stop_all(grace_seconds=0)
+        await runtime.close()
 
 
 async def test_what_the_user_sets_reaches_no_privileged_process(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import shutil
 import ssl
@@ -23,6 +24,7 @@ from libs.cli.stack.paths import PROJECT_ROOT
 from libs.cli.stack.programs import bare_environment
 from tests.support.app import eventually
 from tests.support.servers import free_port, wait_for_port
+from tests.unit.gateway.backend import running_backend
 
 SYSTEM_DIRS = "/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -96,6 +98,32 @@ def image(tmp_path: Path, backend: str) -> Image:
         for file in made.home.glob("nginx*.conf"):
             file.write_text("user root;\n" + file.read_text())
     return made
+
+
+async def test_replicas_come_and_go_without_a_request_being_lost(image: Image) -> None:
+    """Names are looked up anew; here it is the list of them that changes."""
+    alone = (image.home / "upstreams").read_text()
+    servers = image.temp / "upstreams" / "envs.conf"
+    with running_backend() as other, image.running(GATEWAY_LOOKUP_SECONDS="1"):
+        both = alone.replace("\n", f" {other}\n")
+        async with httpx.AsyncClient(base_url=image.url) as client:
+            for names, count in ((both, 2), (alone, 1)):
+                (image.home / "upstreams").write_text(names)
+
+                async def looked_up(wanted: int = count) -> bool:
+                    assert (await client.get("/api/v1/environments")).status_code == 200
+                    return len(servers.read_text().splitlines()) == wanted
+
+                await eventually(looked_up)
+
+
+def test_a_service_whose_name_is_unknown_does_not_keep_the_others_from_starting(image: Image) -> None:
+    names = (image.home / "upstreams").read_text()
+    unknown = re.sub("^envs .*$", "envs no-such-host.invalid:8000", names, flags=re.MULTILINE)
+    (image.home / "upstreams").write_text(unknown)
+    with image.running():
+        assert httpx.post(f"{image.url}/api/v1/auth/login").status_code == 200
+        assert httpx.get(f"{image.url}/api/v1/environments").status_code == 502
 
 
 def test_without_a_certificate_it_speaks_plain_http(image: Image) -> None:

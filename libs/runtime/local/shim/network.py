@@ -35,8 +35,8 @@ class Network:
 
     def start(self) -> str | None:
         """Bring the network up. Gives None, or a sentence about what does not work."""
-        # First: from the moment there is a way out, this address is not on it.
-        problem = self._close_metadata()
+        # First: from the moment there is a way out, these addresses are not on it.
+        problem = self._close_addresses()
         hardened: list[str] = self._config["hardening"]
         for flags in (hardened, list[str]()):
             if self._try(flags):
@@ -68,18 +68,22 @@ class Network:
             self._end()
         return up
 
-    def _close_metadata(self) -> str | None:
-        """A cloud machine's metadata service hands out credentials: no route to it from inside."""
-        argv = self._config["route"]
+    def _close_addresses(self) -> str | None:
+        closed: list[str] = self._config["unreachable"]
+        argv: list[str] = self._config["route"]
         if not argv:
-            return "The program `ip` is missing, so 169.254.169.254 (cloud metadata) is not closed to environments."
+            return (
+                f"The program `ip` is missing, so these addresses are not closed to environments: {', '.join(closed)}."
+            )
         namespaces = {"net": self._namespace} if self._owner < 0 else {"user": self._owner, "net": self._namespace}
         enter = [f"--{kind}=/proc/self/fd/{fd}" for kind, fd in namespaces.items()]
         keep = list(namespaces.values())
-        pid = spawn([argv[0], *enter, *argv[1:]], self._config["env"], {0: 0, 1: 0, 2: 0}, keep=keep)
-        _, status = os.waitpid(pid, 0)
-        if os.waitstatus_to_exitcode(status):
-            return "The route to 169.254.169.254 (cloud metadata) could not be closed."
+        for addresses in closed:
+            command = [argv[0], *enter, *argv[1:], addresses]
+            pid = spawn(command, self._config["env"], {0: 0, 1: 0, 2: 0}, keep=keep)
+            _, status = os.waitpid(pid, 0)
+            if os.waitstatus_to_exitcode(status):
+                return f"The route to {addresses} could not be closed."
         return None
 
     def _end(self) -> None:
