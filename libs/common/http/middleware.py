@@ -61,7 +61,7 @@ class RequestContextMiddleware:
         with (
             acting(Cause(correlation_id=request_id, address=client_address(scope))),
             log_scope(request_id=request_id, correlation_id=request_id),
-            request_span(scope) as handshake,
+            request_span(scope) as opening,
         ):
             ids = {"X-Request-ID": request_id, **trace_answer()}
             environment_id = environment_of(scope["path"])
@@ -74,11 +74,10 @@ class RequestContextMiddleware:
                     status = message.get("status", 101)
                     MutableHeaders(scope=message).update(ids)
                 await send(message)
-                if handshake is not None:
-                    handshake.sent(message)
-                    if message["type"] == "websocket.accept":
-                        # The line with the outcome comes at the end, which may be in hours.
-                        log.info("connection opened", path=scope["path"])
+                if opening is not None and message["type"] in _STARTS:
+                    opening.sent(message)
+                    # The line with the outcome comes at the end, which may be in hours.
+                    log.info("connection opened", path=scope["path"], status=status)
 
             try:
                 await self.app(scope, receive, send_with_ids)

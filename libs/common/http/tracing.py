@@ -1,5 +1,5 @@
-"""Spans of requests. FastAPI opens those of HTTP; a WebSocket's ends with its handshake, since connections last for
-hours and nobody would see anything of them before they are over."""
+"""Spans of requests. FastAPI opens those of HTTP; that of a WebSocket, or of a stream of events, ends with its opening:
+connections last for hours, and nobody would see anything of them before they are over."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from starlette.types import Message, Scope
 
 from libs.common.telemetry import mute, tracer
 
+_STREAMS = re.compile(r"^/api/v1/events/?$")
+
+
+def _lasts(scope: Scope) -> bool:
+    return scope["type"] == "websocket" or _STREAMS.match(scope["path"]) is not None
+
+
 # For FastAPI: the server's span only, without one for each function that it calls, and no records of exceptions, whose
 # words may quote what users sent.
 FASTAPI_TELEMETRY: TelemetryConfig = {
     "operation_spans": False,
     "logs": False,
     "metrics": False,
-    "exclude": lambda scope: scope["type"] == "websocket",
+    "exclude": _lasts,
 }
 _ABOUT_ENVIRONMENT = re.compile(
     r"^/(?:api/v1/(?:environments|ws/[a-z]+|admin/environments)|preview)/([0-9a-f]{32})(?:/|$)"
@@ -36,18 +43,18 @@ def environment_of(path: str) -> str | None:
 
 
 @contextmanager
-def request_span(scope: Scope) -> Iterator[Handshake | None]:
-    """Around a WebSocket; HTTP has its span already."""
-    if scope["type"] != "websocket":
+def request_span(scope: Scope) -> Iterator[Opening | None]:
+    """Around what lasts; other requests have their span already."""
+    if not _lasts(scope):
         yield None
         return
-    attributes = {
-        "url.scheme": scope.get("scheme", "ws"),
-        "url.path": scope["path"],
-        "network.protocol.name": "websocket",
-    }
+    attributes: dict[str, str] = {"url.scheme": scope["scheme"], "url.path": scope["path"]}
+    if scope["type"] == "websocket":
+        attributes["network.protocol.name"] = "websocket"
+    else:
+        attributes["http.request.method"] = scope["method"]
     with tracer().start_as_current_span(
-        "WS",
+        _method(scope),
         propagate.extract(Headers(scope=scope)),
         SpanKind.SERVER,
         attributes,
@@ -55,15 +62,20 @@ def request_span(scope: Scope) -> Iterator[Handshake | None]:
         set_status_on_exception=False,
         end_on_exit=False,
     ) as span:
-        handshake = Handshake(scope, span)
+        opening = Opening(scope, span)
         try:
-            yield handshake
+            yield opening
         finally:
-            handshake.end(None)
+            opening.end(None)
 
 
-class Handshake:
-    """The span of one WebSocket, until it is accepted or refused."""
+def _method(scope: Scope) -> str:
+    method: str = scope.get("method", "WS")
+    return method
+
+
+class Opening:
+    """The span of one connection, until it is accepted or refused."""
 
     def __init__(self, scope: Scope, span: Span) -> None:
         self._scope = scope
@@ -87,7 +99,7 @@ class Handshake:
         route = getattr(self._scope.get("route"), "path", None)
         if route is not None:
             self._span.set_attribute("http.route", route)
-            self._span.update_name(f"WS {route}")
+            self._span.update_name(f"{_method(self._scope)} {route}")
         if status is not None:
             self._span.set_attribute("http.response.status_code", status)
         if status is None or status >= 500:

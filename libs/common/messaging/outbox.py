@@ -21,7 +21,7 @@ from libs.common.contracts.events import Event
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.mongo import Collection, aggregate
-from libs.common.telemetry import publishing, trace_headers
+from libs.common.telemetry import continued_trace, publishing, trace_headers
 
 PENDING = "pending_events"
 _SWEEP_INTERVAL_S = 2.0
@@ -165,7 +165,8 @@ class OutboxRelay:
                     await self._publisher.publish(entry["subject"], payload, headers)
             except Exception as error:
                 # The order within a document must hold, so the rest waits with it.
-                log.warning("event not published yet", subject=entry["subject"], error=repr(error))
+                with continued_trace("", entry["headers"], quiet=True):
+                    log.warning("event not published yet", subject=entry["subject"], error=repr(error))
                 break
             stored.append(entry["id"])
         return stored

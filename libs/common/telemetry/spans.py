@@ -19,6 +19,8 @@ from libs.common.telemetry.logs import ENVIRONMENT_ID, log_scope
 # Aggregates whose id is an environment's.
 _OF_ENVIRONMENTS = frozenset({"env", "runtime", "terminal"})
 _MUTED = TraceFlags(TraceFlags.DEFAULT)
+# How `traceparent` ends then; the second flag says that the id is a random one.
+_NOT_RECORDED = ("-00", "-02")
 
 Attributes = Mapping[str, AttributeValue]
 
@@ -109,7 +111,13 @@ def mute(kept: SpanContext | None = None) -> None:
 
 @contextmanager
 def publishing(subject: str, event_id: str, headers: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    """A span below the one whose `trace_headers` were kept with the event; yields the headers of the message."""
+    """A span below the one whose `trace_headers` were kept with the event; yields the headers of the message.
+
+    Nothing is done for a trace that is not recorded: the headers are good as they are.
+    """
+    if headers.get("traceparent", "").endswith(_NOT_RECORDED):
+        yield dict(headers)
+        return
     attributes = {**_message(subject), "messaging.operation.name": "publish", "messaging.operation.type": "send"}
     attributes["messaging.message.id"] = event_id
     name = f"publish {attributes['messaging.destination.template']}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -152,6 +153,37 @@ class TestRequests:
         assert kept.headers["x-request-id"] == "abc-12345678"
         replaced = await client.get("/things", headers={"X-Request-ID": "<script>"})
         assert replaced.headers["x-request-id"] != "<script>"
+
+    @pytest.mark.parametrize(
+        ("method", "path", "status"),
+        [
+            ("GET", "/things", 200),
+            ("POST", "/things", 422),
+            ("GET", "/nothing", 404),
+            ("GET", "/bug", 500),
+            ("GET", "/health/live", 200),
+            ("GET", "/api/v1/events", 404),
+        ],
+    )
+    async def test_every_answer_names_its_trace_once(
+        self, client: httpx.AsyncClient, method: str, path: str, status: int
+    ) -> None:
+        named = "4bf92f3577b34da6a3ce929d0e0e4736"
+        headers = {"traceparent": f"00-{named}-00f067aa0ba902b7-01"}
+        response = await client.request(method, path, headers=headers)
+        assert response.status_code == status
+        assert response.headers.get_list("x-trace-id") == [named]
+        (told,) = response.headers.get_list("traceresponse")
+        assert re.fullmatch(rf"00-{named}-[0-9a-f]{{16}}-0[01]", told)
+        assert "00f067aa0ba902b7" not in told
+
+    async def test_pages_of_other_origins_may_read_the_ids(self, settings: CommonSettings, issuer: TestIssuer) -> None:
+        page = "https://app.example.com"
+        there = settings.model_copy(update={"allowed_origins": [page]})
+        async with running_app(an_app(there, issuer)) as client:
+            response = await client.get("/things", headers={"Origin": page})
+        exposed = response.headers["access-control-expose-headers"]
+        assert {"X-Request-ID", "X-Trace-ID", "traceresponse"} <= set(exposed.split(", "))
 
     async def test_who_may_call(self, client: httpx.AsyncClient, issuer: TestIssuer) -> None:
         problem = assert_problem(await client.get("/me"), 401, "unauthenticated")

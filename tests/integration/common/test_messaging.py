@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import TraceFlags
 from pymongo.errors import ConnectionFailure
 
 from libs.common import mongo
@@ -24,6 +26,7 @@ from libs.common.messaging.outbox import PENDING, OutboxRelay, StreamPublisher, 
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
 from libs.common.messaging.subscriptions import Delivery, Subscription
 from libs.common.settings import CommonSettings
+from libs.common.telemetry import spans
 from tests.support.servers import Servers
 
 MakeSettings = Callable[..., Any]
@@ -112,6 +115,28 @@ class TestOutbox:
             assert (await bus.jetstream.stream_info(EVENTS_STREAM)).state.messages == 1
             assert await relay.sweep() == 0
         await mongo.close(client)
+
+    async def test_another_replica_goes_on_with_the_trace_of_the_write(
+        self, settings: CommonSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tracer = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+        monkeypatch.setattr(spans, "tracer", lambda: tracer)
+        client = mongo.connect(settings)
+        collection = mongo.database(client, settings, "auth")["users"]
+        async with running_bus(settings) as bus:
+            with tracer.start_as_current_span("POST") as request:
+                await collection.insert_one({"_id": "u", PENDING: pending([an_event()])})
+            relay = OutboxRelay(StreamPublisher(bus))
+            relay.attach(collection)
+            assert await relay.sweep() == 1
+            headers = (await bus.jetstream.get_msg(EVENTS_STREAM, 1)).headers or {}
+        await mongo.close(client)
+        _, trace_id, span_id, flags = headers["traceparent"].split("-")
+        context = request.get_span_context()
+        assert trace_id == f"{context.trace_id:032x}"
+        assert int(flags, 16) & TraceFlags.SAMPLED
+        # Its own span, of publishing, is the parent of what follows.
+        assert span_id != f"{context.span_id:016x}"
 
 
 class TestDelivery:

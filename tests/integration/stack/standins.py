@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 
 from libs.cli.stack.specs import ServiceSpec
 
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 _METHODS = ["GET", "POST", "PATCH", "DELETE"]
 
 
@@ -29,7 +30,8 @@ def _echo(name: str) -> Callable[[Request], Awaitable[Response]]:
             "body_bytes": len(body),
         }
         # A gateway that only added its own headers would send these twice.
-        return JSONResponse(answer, headers={"X-Frame-Options": "SAMEORIGIN", "X-Request-ID": "from-the-service"})
+        ours = {"X-Frame-Options": "SAMEORIGIN", "X-Request-ID": "from-the-service", "X-Trace-ID": TRACE_ID}
+        return JSONResponse(answer, headers=ours)
 
     return echo
 

@@ -12,6 +12,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.integration.stack.harness import RunningStack
+from tests.integration.stack.standins import TRACE_ID
 
 ROUTES = [
     ("/api/v1/auth", "auth"),
@@ -118,6 +119,19 @@ class TestHeaders:
     def test_a_bad_name_is_replaced(self, http: httpx.Client, name: str) -> None:
         response = http.get("/api/v1/auth/me", headers=[(b"X-Request-ID", name.encode())])
         assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
+
+    def test_a_client_may_name_its_trace_and_nothing_more_goes_along(self, http: httpx.Client) -> None:
+        named = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        offered = {"traceparent": named, "tracestate": "a=b", "baggage": "user=admin"}
+        seen = http.get("/api/v1/auth/me", headers=offered).json()["headers"]
+        assert seen["traceparent"] == named
+        assert not {"tracestate", "baggage"} & seen.keys()
+
+    def test_the_trace_of_an_answer_is_passed_on_and_logged(self, stack: RunningStack, http: httpx.Client) -> None:
+        response = http.get("/api/v1/auth/me", headers={"X-Request-ID": "request-with-a-trace"})
+        assert response.headers["x-trace-id"] == TRACE_ID
+        log = (stack.paths.logs / "gateway.log").read_text()
+        assert f"id=request-with-a-trace trace={TRACE_ID}" in log
 
     def test_claims_about_the_client_are_replaced(self, http: httpx.Client) -> None:
         claims = {

@@ -19,7 +19,7 @@ from libs.common.http.tracing import environment_of
 from libs.common.ids import new_id
 from libs.common.telemetry import spans
 from libs.common.telemetry.instruments import MongoSpans
-from libs.common.telemetry.sampling import EdgeSampler
+from libs.common.telemetry.sampling import EdgeSampler, IdsOnly
 
 _SERVER = ("db.example", 27017)
 
@@ -78,6 +78,14 @@ class TestAnEventOnItsWay:
             "devpocket.environment.id": environment_id,
         }
         assert bound == {"environment_id": environment_id}
+
+    def test_costs_nothing_where_the_trace_is_not_recorded(self, recorder: Recorder) -> None:
+        tracer = TracerProvider(sampler=IdsOnly(), shutdown_on_exit=False).get_tracer("test")
+        with tracer.start_as_current_span("POST"):
+            kept = spans.trace_headers()
+        with spans.publishing(f"devpocket.env.{new_id()}.created", "1", kept) as headers:
+            assert headers == kept
+        assert recorder.spans == ()
 
     def test_is_about_an_environment_only_where_its_subject_says_so(self, recorder: Recorder) -> None:
         with spans.handling("devpocket.user.u1.registered", "envs-users", {}):
