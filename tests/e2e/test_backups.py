@@ -88,7 +88,7 @@ def own(tmp_path: Path) -> LocalStack:
     return LocalStack(tmp_path / "data", ADMIN_EMAIL=ADMIN_EMAIL, ADMIN_PASSWORD=ADMIN_PASSWORD)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(300 * _ROUNDS)
 async def test_what_was_backed_up_under_load_is_all_back_after_a_wipe(own: LocalStack, tmp_path: Path) -> None:
     own.up()
     try:

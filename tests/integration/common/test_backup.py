@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import nats.errors
 import pytest
 from nats.aio.client import Client as NatsClient
 from nats.js.api import AckPolicy, ConsumerConfig
@@ -28,6 +29,7 @@ from libs.common.messaging.redrive import redrive_subject
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM, ensure_streams
 from libs.common.migrations.records import RESTORING, SCHEMA
 from libs.common.settings import CommonSettings
+from tests.support.app import eventually
 from tests.support.servers import Servers
 
 _KEY = "test-secret-key-0123456789-0123456789"
@@ -296,3 +298,88 @@ async def test_events_after_the_snapshot_keep_their_places(here: Installation, s
         assert message.headers["Nats-Msg-Id"] == event.id
         assert "Devpocket-Imported-Sequence" not in message.headers
         assert message.headers[EXPECTED_LAST_SEQUENCE] == str(place - 1)
+
+
+class Traffic:
+    """What services do: a document with its event, the event to the stream and out of the document, a reader's own
+    document of it in another database."""
+
+    def __init__(self, here: Installation) -> None:
+        self._here = here
+        self._things = here.database("envs")["things"]
+        self._read = here.database("orchestrator")["read"]
+        self.written = 0
+
+    async def write(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            event = an_event()
+            await self._things.insert_one({"_id": event.subject, "event": event.id, PENDING: pending([event])})
+            await self._here.publish(event)
+            await self._things.update_one({"_id": event.subject}, {"$pull": {PENDING: {"id": event.id}}})
+            self.written += 1
+
+    async def read(self, stop: asyncio.Event | None) -> None:
+        """Until told, or until there is nothing left."""
+        reading = await self._here.js.pull_subscribe_bind("orchestrator-work", EVENTS_STREAM)
+        while stop is None or not stop.is_set():
+            try:
+                messages = await reading.fetch(10, timeout=1)
+            except nats.errors.TimeoutError:
+                if stop is None:
+                    return
+                continue
+            for message in messages:
+                key, sequence = message.headers["Nats-Msg-Id"], message.metadata.sequence.stream
+                await self._read.update_one({"_id": key}, {"$max": {"sequence": sequence}}, upsert=True)
+                await message.ack_sync()
+
+
+async def test_documents_and_events_fit_each_other_whenever_the_backup_is_made(
+    here: Installation, tmp_path: Path
+) -> None:
+    filling = [{"_id": number, "text": "x" * 200} for number in range(1_500)]
+    await here.database("auth")["filling"].insert_many(filling)
+    await here.js.add_consumer(
+        EVENTS_STREAM, ConsumerConfig(durable_name="orchestrator-work", ack_policy=AckPolicy.EXPLICIT)
+    )
+    stop, traffic = asyncio.Event(), Traffic(here)
+    working = [asyncio.create_task(traffic.write(stop)) for _ in range(3)]
+    working.append(asyncio.create_task(traffic.read(stop)))
+    await eventually(_later(lambda: traffic.written > 50))
+    done = await here.run("backup", tmp_path / "b", "--json")
+    written = traffic.written
+    await eventually(_later(lambda: traffic.written > written + 20))
+    stop.set()
+    await asyncio.gather(*working)
+    last = json.loads(done.stdout)["last_sequences"][EVENTS_STREAM]
+    assert await here.last() > last, "nothing went on meanwhile"
+
+    await here.wipe()
+    assert (await here.run("restore", tmp_path / "b")).exit_code == 0
+    assert await here.last() == last
+    stored = {}
+    for sequence in range(3, last + 1):
+        message = await here.js.get_msg(EVENTS_STREAM, seq=sequence)
+        assert message.headers is not None
+        stored[message.headers["Nats-Msg-Id"]] = sequence
+    assert len(stored) == last - 2, "an event is there twice"
+    told, waiting = set(), set()
+    for document in await here.database("envs")["things"].find({}).to_list(None):
+        (waiting if document[PENDING] else told).add(document["event"])
+    assert told == stored.keys(), "told and not in the stream, or in the stream and never told"
+    assert not waiting & stored.keys()
+    read = here.database("orchestrator")["read"]
+    before = {document["_id"]: document["sequence"] async for document in read.find({})}
+    assert {key: stored.get(key) for key in before if key in stored or before[key] > 2} == {
+        key: place for key, place in before.items() if place > 2
+    }, "read before it was there"
+    await Traffic(here).read(None)
+    after = {document["_id"]: document["sequence"] async for document in read.find({})}
+    assert {key: place for key, place in after.items() if place > 2} == stored, "never delivered, or elsewhere"
+
+
+def _later(fact: Callable[[], bool]) -> Any:
+    async def ask() -> bool:
+        return fact()
+
+    return ask
