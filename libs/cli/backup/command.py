@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 Target = Annotated[Path, typer.Argument(metavar="TARGET", help="The folder to make; it must not be there yet.")]
 Source = Annotated[Path, typer.Argument(metavar="SOURCE", help="The folder that `devpocket backup` has made.")]
 MongoUrl = Annotated[
-    str | None, typer.Option("--mongodb-url", metavar="URL", help="These servers, not those of a local stack.")
+    str | None,
+    typer.Option(
+        "--mongodb-url",
+        metavar="URL",
+        help="These servers, not a local stack; others see command lines, so rather set MONGODB_URL.",
+    ),
 ]
-NatsUrl = Annotated[str | None, typer.Option("--nats-url", metavar="URL", help="Likewise; both or neither.")]
+NatsUrl = Annotated[str | None, typer.Option("--nats-url", metavar="URL", help="Likewise NATS_URL; both or neither.")]
 NoWorkspaces = Annotated[
     bool, typer.Option("--no-workspaces", help="Leave out the workspaces' files (of the local runtime).")
 ]
