@@ -79,6 +79,7 @@ def restore(
     mongodb_url: MongoUrl = None,
     nats_url: NatsUrl = None,
     replace: Replace = False,
+    no_workspaces: NoWorkspaces = False,
     as_json: Json = False,
 ) -> None:
     """Bring back what a backup holds. The services must be stopped; start them afterwards."""
@@ -90,7 +91,9 @@ def restore(
     place = find_place(data_dir, _urls(mongodb_url, nats_url), make=True)
     started = time.monotonic()
     with bars() as report:
-        manifest = _run(restore_into(place, source, replace_all=replace, report=report))
+        manifest = _run(
+            restore_into(place, source, replace_all=replace, with_workspaces=not no_workspaces, report=report)
+        )
     _show(source, manifest, time.monotonic() - started, "restored", as_json=as_json)
 
 

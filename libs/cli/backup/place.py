@@ -40,7 +40,8 @@ class Place:
         """Where the local runtime keeps workspaces; None where they run elsewhere or cannot be reached from here."""
         named = self.settings.get("LOCAL_RUNTIME_DIR")
         if self.paths is None:
-            return Path(named) if named and self.settings.get("RUNTIME") == "local" else None
+            is_here = bool(named) and Path(named or "").is_dir() and self.settings.get("RUNTIME") == "local"
+            return Path(named or "") if is_here else None
         is_local = (self.settings.get("RUNTIME") or "local") == "local"
         return (Path(named) if named else self.paths.runtime) if is_local else None
 

@@ -24,12 +24,15 @@ from libs.common.backup.saving import Report, service_databases
 from libs.runtime.local.layout import Layout
 
 
-async def restore(place: Place, source: Path, *, replace_all: bool, report: Report) -> Manifest:
+async def restore(place: Place, source: Path, *, replace_all: bool, with_workspaces: bool, report: Report) -> Manifest:
     """Everything in `source`, which is checked before anything is touched. Raises DevPocketError, and what
     `servers_alone` raises."""
     refuse_running(place)
     manifest = read_manifest(source)
     _require_services(manifest)
+    with_workspaces = with_workspaces and bool(manifest.workspaces)
+    if with_workspaces:
+        _require_folder(place, manifest)
     key = fitting_key(place, source, manifest)
     await asyncio.to_thread(verify, source, manifest, lambda done, total: report("verifying", done, total))
     if place.paths is not None:
@@ -38,12 +41,10 @@ async def restore(place: Place, source: Path, *, replace_all: bool, report: Repo
         names = service_databases(there.database_name, SERVICES)
         restorer = Restorer(nats, mongo, names, replicas=there.replicas, report=report)
         is_half_restored = await restorer.check(manifest, replace=replace_all)
-        # A backup without workspaces leaves alone those that are there.
-        layout = _layout(there) if manifest.workspaces is not None else None
-        if layout is not None and not (replace_all or is_half_restored) and workspaces.count(layout):
-            raise RestoreRefusedError(
-                f"there are workspaces in {layout.workspaces}; to lose what is there, restore with --replace"
-            )
+        # A restore without workspaces leaves alone those that are there.
+        layout = _layout(there) if with_workspaces else None
+        if layout is not None and not (replace_all or is_half_restored):
+            _require_empty(layout)
         if place.paths is not None:
             _keep_key(place.paths, key)
         await restorer.restore(source, manifest)
@@ -92,9 +93,24 @@ def fitting_key(place: Place, source: Path, manifest: Manifest) -> str:
     )
 
 
+def _require_folder(place: Place, manifest: Manifest) -> None:
+    if place.runtime_dir is None:
+        raise RestoreRefusedError(
+            f"the backup holds {manifest.workspaces} workspaces, and no LOCAL_RUNTIME_DIR can be reached to put them "
+            "into; make it so (with RUNTIME=local), or leave them out with --no-workspaces"
+        )
+
+
 def _require_services(manifest: Manifest) -> None:
     if set(manifest.databases) != set(SERVICES):
         raise BadBackupError(f"the backup is of the services {', '.join(sorted(manifest.databases))}")
+
+
+def _require_empty(layout: Layout) -> None:
+    if workspaces.count(layout):
+        raise RestoreRefusedError(
+            f"there are workspaces in {layout.workspaces}; to lose what is there, restore with --replace"
+        )
 
 
 def _prepare_folder(paths: StackPaths, key: str) -> None:

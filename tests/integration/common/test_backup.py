@@ -329,6 +329,7 @@ class Traffic:
                     return
                 continue
             for message in messages:
+                assert message.headers is not None
                 key, sequence = message.headers["Nats-Msg-Id"], message.metadata.sequence.stream
                 await self._read.update_one({"_id": key}, {"$max": {"sequence": sequence}}, upsert=True)
                 await message.ack_sync()
@@ -363,7 +364,8 @@ async def test_documents_and_events_fit_each_other_whenever_the_backup_is_made(
         assert message.headers is not None
         stored[message.headers["Nats-Msg-Id"]] = sequence
     assert len(stored) == last - 2, "an event is there twice"
-    told, waiting = set(), set()
+    told: set[str] = set()
+    waiting: set[str] = set()
     for document in await here.database("envs")["things"].find({}).to_list(None):
         (waiting if document[PENDING] else told).add(document["event"])
     assert told == stored.keys(), "told and not in the stream, or in the stream and never told"

@@ -10,15 +10,15 @@ import pytest
 from typer.testing import CliRunner
 
 from libs.cli.backup.place import Place, find_place
-from libs.cli.backup.restoring import fitting_key, refuse_running
-from libs.cli.backup.saving import KEY_FILE, has_generated_key
+from libs.cli.backup.restoring import fitting_key, refuse_running, restore
+from libs.cli.backup.saving import KEY_FILE, SERVICES, has_generated_key
 from libs.cli.main import app
 from libs.cli.stack.credentials import load_or_create
 from libs.cli.stack.lock import exclusive
 from libs.cli.stack.paths import StackPaths
 from libs.cli.stack.settings import KNOWN
 from libs.common.backup.errors import RestoreRefusedError
-from libs.common.backup.manifest import Manifest, fingerprint
+from libs.common.backup.manifest import MANIFEST, Manifest, StoredDatabase, fingerprint, to_text
 
 _KEY = "k" * 40
 _OTHER = "o" * 40
@@ -54,6 +54,24 @@ def test_servers_by_their_urls_need_the_key_of_the_services(paths: StackPaths, m
     monkeypatch.setenv("SECRET_KEY", _KEY)
     place = find_place(paths.root, {}, make=True)
     assert (place.paths, place.runtime_dir, place.settings["NATS_URL"]) == (None, None, "nats://bus")
+
+
+def test_workspaces_of_servers_elsewhere_are_those_that_can_be_reached(tmp_path: Path) -> None:
+    settings = {"RUNTIME": "local", "LOCAL_RUNTIME_DIR": str(tmp_path / "runtime")}
+    assert Place(settings).runtime_dir is None
+    (tmp_path / "runtime").mkdir()
+    assert Place(settings).runtime_dir == tmp_path / "runtime"
+    assert Place({**settings, "RUNTIME": "kubernetes"}).runtime_dir is None
+
+
+async def test_workspaces_are_not_left_out_without_a_word(tmp_path: Path) -> None:
+    with_some = manifest().model_copy(
+        update={"workspaces": 2, "databases": {name: StoredDatabase(name=name, documents={}) for name in SERVICES}}
+    )
+    (tmp_path / MANIFEST).write_text(to_text(with_some))
+    elsewhere = Place({"SECRET_KEY": _KEY, "MONGODB_URL": "mongodb://db", "NATS_URL": "nats://bus"})
+    with pytest.raises(RestoreRefusedError, match="holds 2 workspaces"):
+        await restore(elsewhere, tmp_path, replace_all=False, with_workspaces=True, report=lambda *_: None)
 
 
 def test_both_urls_or_neither(paths: StackPaths) -> None:
