@@ -100,6 +100,7 @@ if [ "$file" != nginx.conf ]; then
     reload_when_renewed "$loaded" &
 fi
 lookup=$(number GATEWAY_LOOKUP_SECONDS 2)
+[ "$lookup" -gt 0 ] || fail "GATEWAY_LOOKUP_SECONDS is 0; it is a number of seconds"
 find_replicas "$home/upstreams" "$replicas" || true
 reload_when_replicas_change &
 exec nginx -e stderr -c "$configuration"

@@ -51,6 +51,14 @@ OTHER_SETTINGS = (
         bounds="≥ 1",
     ),
     Setting(
+        name="GATEWAY_LOOKUP_SECONDS",
+        kind="whole number (seconds)",
+        default="`2`",
+        readers=_IMAGE,
+        description="How often the gateway looks whether replicas of the services have come or gone",
+        bounds="≥ 1",
+    ),
+    Setting(
         name="GATEWAY_TLS_PORT",
         kind="whole number",
         default="`8443`; in the image `443`",
@@ -141,5 +149,33 @@ OTHER_SETTINGS = (
         default="`8000`",
         readers=_COMPOSE,
         description="Port of the host that the gateway is published at",
+    ),
+    Setting(
+        name="SANDBOXES_MEMORY",
+        kind="size",
+        default="`4g`",
+        readers=_COMPOSE,
+        description="Memory of each container that makes local sandboxes, which are in it",
+    ),
+    Setting(
+        name="PRIVILEGED_SANDBOXES",
+        kind="true or false",
+        default="`true`",
+        readers=_COMPOSE,
+        description="Whether those containers may make sandboxes; false where workspaces are pods",
+    ),
+    Setting(
+        name="K3S_IMAGE",
+        kind="text",
+        default="`rancher/k3s:v1.34.1-k3s1`",
+        readers=_COMPOSE,
+        description="The cluster of the profile k3s",
+    ),
+    Setting(
+        name="BACKUP_DIR",
+        kind="text",
+        default="a volume",
+        readers=_COMPOSE,
+        description="The folder that the container of the devpocket command sees as /backups; user 10001 writes there",
     ),
 )

@@ -90,6 +90,7 @@ def test_everything_that_is_copied_is_in_the_context() -> None:
     assert not taken & {"tests", ".env", ".git", ".venv", ".devpocket"}
 
 
+@pytest.mark.timeout(300)
 def test_an_image_holds_the_code_of_its_service_and_starts_with_it(tmp_path: Path) -> None:
     runs = {}
     for name, program in PROGRAMS.items():
@@ -100,7 +101,7 @@ def test_an_image_holds_the_code_of_its_service_and_starts_with_it(tmp_path: Pat
         assert (folder / "libs" / "runtime").exists() == (name in ("orchestrator", "terminal", "cli"))
         runs[name] = start(f"{program}, libs.common; print(libs.common.__file__)", folder)
     for name, run in runs.items():
-        output, _ = run.communicate(timeout=60)
+        output, _ = run.communicate(timeout=240)
         assert run.returncode == 0, f"{name}: {output}"
         assert output.splitlines()[-1].startswith(str(tmp_path / name)), "it ran with the code of the working copy"
 
