@@ -325,7 +325,8 @@ class Traffic:
             try:
                 messages = await reading.fetch(10, timeout=1)
             except nats.errors.TimeoutError:
-                if stop is None:
+                info = await self._here.js.consumer_info(EVENTS_STREAM, "orchestrator-work")
+                if stop is None and not info.num_pending and not info.num_ack_pending:
                     return
                 continue
             for message in messages:
@@ -340,9 +341,9 @@ async def test_documents_and_events_fit_each_other_whenever_the_backup_is_made(
 ) -> None:
     filling = [{"_id": number, "text": "x" * 200} for number in range(1_500)]
     await here.database("auth")["filling"].insert_many(filling)
-    await here.js.add_consumer(
-        EVENTS_STREAM, ConsumerConfig(durable_name="orchestrator-work", ack_policy=AckPolicy.EXPLICIT)
-    )
+    # What was in the reader's hands at the snapshot comes again after this time.
+    config = ConsumerConfig(durable_name="orchestrator-work", ack_policy=AckPolicy.EXPLICIT, ack_wait=1.0)
+    await here.js.add_consumer(EVENTS_STREAM, config)
     stop, traffic = asyncio.Event(), Traffic(here)
     working = [asyncio.create_task(traffic.write(stop)) for _ in range(3)]
     working.append(asyncio.create_task(traffic.read(stop)))
