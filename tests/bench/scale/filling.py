@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import timedelta
 from typing import Any
 
 from libs.common.ids import new_id
@@ -12,11 +13,16 @@ from tests.bench.scale.run import say
 
 _BATCH = 1_000
 _EACH = 10
+_SPREAD = {"next_reconcile_at", "sampled_at"}
 _PLACES = (("envs", "environments"), ("orchestrator", "workspaces"), ("terminal", "environments"))
 
 
 async def fill(count: int, model: str, gauges: Gauges, ground: Ground) -> None:
-    """`count` copies of the environment `model`, of users that nobody is; their workspaces run."""
+    """`count` copies of the environment `model`, of users that nobody is; their workspaces run.
+
+    They want their looks and samples spread over the interval, as if they had come one after the other.
+    """
+    spread_s = float(ground.settings["RESYNC_INTERVAL_SECONDS"])
     documents = {}
     for service, name in _PLACES:
         found = await gauges.collection(service, name).find_one({"_id": model})
@@ -26,7 +32,7 @@ async def fill(count: int, model: str, gauges: Gauges, ground: Ground) -> None:
         numbers = range(start, min(start + _BATCH, count))
         ids = {number: new_id() for number in numbers}
         for (service, name), found in documents.items():
-            copies = [_copy(found, number, ids[number]) for number in numbers]
+            copies = [_copy(found, number, ids[number], number / count * spread_s) for number in numbers]
             await gauges.collection(service, name).insert_many(copies)
         lines = [f"{ids[number]} {_owner(number)} default 1\n" for number in numbers]
         with (ground.folder / "workspaces").open("ab") as journal:
@@ -39,8 +45,10 @@ def _owner(number: int) -> str:
     return f"nobody{number // _EACH:06}"
 
 
-def _copy(found: dict[str, Any], number: int, new: str) -> dict[str, Any]:
+def _copy(found: dict[str, Any], number: int, new: str, later_s: float) -> dict[str, Any]:
     made = copy.deepcopy(found)
+    for name in _SPREAD & made.keys():
+        made[name] += timedelta(seconds=later_s)
     made.update({"_id": new, "user_id": _owner(number)})
     if "name" in made:
         made["name"] = f"filled{number % _EACH}"

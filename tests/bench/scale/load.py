@@ -121,6 +121,7 @@ class Tally:
     answered_ms: list[float] = field(default_factory=list)
     running_ms: list[float] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
+    unsure: int = 0
     late: int = 0
 
 
@@ -141,6 +142,7 @@ class Environments:
         async with self.http.post(self.url, json=body, headers=self.people[owner].headers) as answer:
             if answer.status != 201:
                 tally.refused[f"{answer.status}: {(await answer.text())[:80]}"] += 1
+                tally.unsure += answer.status >= 500
                 return
             environment_id = (await answer.json())["id"]
         tally.answered_ms.append((time.perf_counter() - began) * 1000)

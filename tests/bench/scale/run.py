@@ -79,7 +79,8 @@ class Growth:
         idle = await self._idle_cpu()
         many_ms, answered_ms = list(tally.running_ms), list(tally.answered_ms)
         tally.running_ms.clear()
-        await spread(iter(numbers[-alone:]), 1, self._create, self._enough)
+        # Also when it is enough: a few that say how long one takes at this size.
+        await spread(iter(numbers[-alone:]), 1, self._create, asyncio.Event())
         found = {
             "environments": len(tally.accepted),
             "creates_per_s": created / took_s,
