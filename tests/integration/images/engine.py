@@ -42,7 +42,7 @@ def inspect(name: str) -> dict[str, Any]:
 
 def built(name: str) -> str:
     """The image of a service, of `cli` or of `gateway`, with its tag for tests."""
-    tag = f"devpocket-{name}:test"
+    tag = f"devpocket-{name or 'none'}:test"
     file, more = "deploy/Dockerfile", ["--build-arg", f"SERVICE={name}"]
     if name == "gateway":
         file, more = "deploy/gateway/Dockerfile", []

@@ -120,6 +120,6 @@ def test_services_wait_for_their_servers() -> None:
 
 
 def test_a_container_has_longer_to_end_than_its_service_takes() -> None:
-    (graceful,) = re.findall(r"--timeout-graceful-shutdown (\d+)", (ROOT / "deploy" / "Dockerfile").read_text())
+    (graceful,) = re.findall(r"--drain-seconds (\d+)", (ROOT / "deploy" / "Dockerfile").read_text())
     for name in SETTINGS:
         assert int(CONTAINERS[name]["stop_grace_period"].removesuffix("s")) >= 2 * int(graceful)

@@ -63,7 +63,7 @@ def test_services_and_gateway_find_each_other(release: Release) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_pod_has_the_time_to_end_by_itself(release: Release, name: str) -> None:
     deployment = release.one("Deployment", name)
-    (graceful,) = map(int, re.findall(r"--timeout-graceful-shutdown (\d+)", DOCKERFILE))
+    (graceful,) = map(int, re.findall(r"--drain-seconds (\d+)", DOCKERFILE))
     asleep = container_of(deployment)["lifecycle"]["preStop"]["sleep"]["seconds"]
     defaults = SETTINGS[name].model_fields
     goodbyes = sum(
