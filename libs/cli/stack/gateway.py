@@ -17,7 +17,7 @@ from libs.cli.stack.paths import PROJECT_ROOT, StackPaths, write_private
 from libs.cli.stack.ports import LOOPBACK
 from libs.cli.stack.probes import http_answers
 from libs.cli.stack.programs import MissingProgramError, bare_environment, require_program
-from libs.cli.stack.renewal import nginx_renewal
+from libs.cli.stack.renewal import LEAVING, nginx_renewal
 from libs.cli.stack.specs import ProcessSpec
 
 TEMPLATE = PROJECT_ROOT / "deploy" / "gateway" / "nginx.conf.j2"
@@ -165,5 +165,11 @@ def gateway_process(config: GatewayConfig, paths: StackPaths, port: int) -> Proc
         ready=http_answers(port, "/health/ready", tls=config.tls is not None),
         environment=bare_environment(),
         drain_signal=signal.SIGQUIT,
-        renew=nginx_renewal(argv, file, lambda: render(config), int(config.worker_processes)),
+        renew=nginx_renewal(
+            argv,
+            file,
+            lambda: render(config),
+            workers=int(config.worker_processes),
+            leaving=Path(config.temp_dir) / LEAVING,
+        ),
     )

@@ -22,11 +22,13 @@ from libs.common.contracts.users import UserLocked
 from libs.common.errors import PermanentError, TemporaryError
 from libs.common.ids import new_id
 from libs.common.messaging.broker import Bus
+from libs.common.messaging.intake import MAX_AT_WORK
 from libs.common.messaging.outbox import PENDING, OutboxRelay, StreamPublisher, pending
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
 from libs.common.messaging.subscriptions import Delivery, Subscription
 from libs.common.settings import CommonSettings
 from libs.common.telemetry import spans
+from tests.support.app import eventually
 from tests.support.servers import Servers
 
 MakeSettings = Callable[..., Any]
@@ -244,3 +246,35 @@ class TestDelivery:
                 await publish(one, event)
             await asyncio.wait_for(enough.wait(), 20)
         assert sorted(handled) == sorted(event.id for event in events)
+
+
+class TestEnd:
+    async def test_what_a_replica_has_not_begun_or_not_finished_goes_to_another_one_at_once(
+        self, settings: CommonSettings
+    ) -> None:
+        """It has taken as much as it may, and more has been delivered to it; the ack wait is 30 s."""
+        events = [an_event() for _ in range(3 * MAX_AT_WORK)]
+        begun: set[str] = set()
+        handled: set[str] = set()
+
+        async def never_done(event: Event) -> None:
+            begun.add(event.id)
+            await asyncio.Event().wait()
+
+        async def handle(event: Event) -> None:
+            handled.add(event.id)
+
+        async with running_bus(settings, handler=never_done) as first:
+            for event in events:
+                await publish(first, event)
+
+            async def is_full() -> bool:
+                return len(begun) == MAX_AT_WORK
+
+            await eventually(is_full)
+
+        async def all_are() -> bool:
+            return handled == {event.id for event in events}
+
+        async with running_bus(settings, handler=handle):
+            await eventually(all_are)

@@ -15,6 +15,7 @@ from tests.integration.stack import standins
 _SERVICES = {
     "all": standins.STANDINS,
     "one-never-ready": standins.ONE_NEVER_READY,
+    "one-breakable": standins.ONE_BREAKABLE,
     "one-crashes": standins.ONE_CRASHES,
 }
 

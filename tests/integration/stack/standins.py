@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -104,6 +105,13 @@ def never_ready() -> Starlette:
     return Starlette(routes=[Route("/health/ready", not_ready)])
 
 
+def breakable() -> Starlette:
+    """In envs' place, until somebody has broken its code."""
+    if Path("broken").exists():
+        raise RuntimeError("this version is broken")
+    return _app("envs")
+
+
 def _specs(**changed: str) -> tuple[ServiceSpec, ...]:
     names = ("auth", "envs", "orchestrator", "terminal")
     return tuple(ServiceSpec(name, f"{__name__}:{changed.get(name, name)}") for name in names)
@@ -111,4 +119,5 @@ def _specs(**changed: str) -> tuple[ServiceSpec, ...]:
 
 STANDINS = _specs()
 ONE_NEVER_READY = _specs(envs="never_ready")
+ONE_BREAKABLE = _specs(envs="breakable")
 ONE_CRASHES = _specs(envs="no_such_factory")

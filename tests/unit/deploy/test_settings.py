@@ -7,7 +7,8 @@ import re
 import pytest
 from opentelemetry.sdk import environment_variables
 
-from libs.cli.stack.gateway import UPSTREAMS
+from libs.cli.stack.gateway import TEMPLATE, UPSTREAMS
+from libs.cli.stack.renewal import LEAVING
 from libs.common.settings import CommonSettings
 from services.auth.settings import AuthSettings
 from services.envs.settings import EnvsSettings
@@ -63,7 +64,7 @@ def test_services_and_gateway_find_each_other(release: Release) -> None:
 @pytest.mark.parametrize("name", SERVICES)
 def test_a_pod_has_the_time_to_end_by_itself(release: Release, name: str) -> None:
     deployment = release.one("Deployment", name)
-    (graceful,) = map(int, re.findall(r"--drain-seconds (\d+)", DOCKERFILE))
+    (drain,) = map(int, re.findall(r"--drain-seconds (\d+)", DOCKERFILE))
     asleep = container_of(deployment)["lifecycle"]["preStop"]["sleep"]["seconds"]
     defaults = SETTINGS[name].model_fields
     goodbyes = sum(
@@ -72,7 +73,9 @@ def test_a_pod_has_the_time_to_end_by_itself(release: Release, name: str) -> Non
         if field in defaults
     )
     bus_s = 10
-    assert asleep + graceful + goodbyes + bus_s < pod_of(deployment)["terminationGracePeriodSeconds"]
+    # Idle connections; then goodbyes wait for work at hand, and after them the server for its requests.
+    leaving_s = 4 + 2 * drain
+    assert asleep + leaving_s + goodbyes + bus_s < pod_of(deployment)["terminationGracePeriodSeconds"]
 
 
 def test_a_roll_out_takes_nobody_away_before_a_successor_is_ready(release: Release) -> None:
@@ -82,6 +85,14 @@ def test_a_roll_out_takes_nobody_away_before_a_successor_is_ready(release: Relea
 
 def test_the_gateway_ends_by_finishing_its_requests() -> None:
     assert "\nSTOPSIGNAL SIGQUIT\n" in (ROOT / "deploy" / "gateway" / "Dockerfile").read_text()
+
+
+def test_a_gateway_that_ends_says_so_where_its_configuration_looks(release: Release) -> None:
+    command = container_of(release.one("Deployment", "gateway"))["lifecycle"]["preStop"]["exec"]["command"]
+    (looked_for,) = re.findall(r"if \(-f {{ temp_dir }}/(\S+)\)", TEMPLATE.read_text())
+    # The image's folder of temporary files.
+    assert f"touch /tmp/{looked_for} " in command[-1]
+    assert looked_for == LEAVING
 
 
 def test_the_gateway_mounts_its_proxies_where_it_looks_for_them(release: Release) -> None:
