@@ -155,8 +155,8 @@ class Bus:
         """Finish the messages at hand, then disconnect."""
         self._stopping = True
         await self._consumers.stop()
-        for subscriber in self.broker.subscribers:
-            await subscriber.stop()
+        # All at once: what one has fetched waits for the last.
+        await asyncio.gather(*(subscriber.stop() for subscriber in self.broker.subscribers))
         if self._fetching is not None:
             await self._fetching.give_back()
         await asyncio.gather(*(intake.drain(_GRACE_S) for intake in self._intakes))
