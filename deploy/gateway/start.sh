@@ -9,6 +9,7 @@ certificate=$home/tls/tls.crt
 key=$home/tls/tls.key
 configuration=$temp/nginx.conf
 replicas=$temp/upstreams
+leaving=$temp/leaving
 . "$home/replicas.sh"
 
 fail() {
@@ -68,6 +69,21 @@ fingerprint() {
     cat "$certificate" "$key" | sha256sum
 }
 
+# nginx closes idle connections when it reads its configuration again, also one on which a request is on its way. While the file
+# is there, answers have their clients connect anew. Where it is already, another reload is at it, or the gateway is to end.
+reload() {
+    if [ -e "$leaving" ]; then
+        kill -HUP $$
+        return
+    fi
+    touch "$leaving"
+    sleep 1
+    kill -HUP $$
+    # Old workers go on answering for a moment.
+    sleep 2
+    rm -f "$leaving"
+}
+
 # Certificates are renewed while this runs; Kubernetes, too, replaces the files of a Secret. Both files have to fit, so what
 # is half-way replaced is tried again.
 reload_when_renewed() {
@@ -77,7 +93,7 @@ reload_when_renewed() {
         if nginx -t -q -e stderr -c "$configuration"; then
             echo "gateway: loading the new certificate" >&2
             loaded=$found
-            kill -HUP $$
+            reload
         else
             echo "gateway: the new certificate cannot be used, going on with the old one" >&2
         fi
@@ -86,10 +102,12 @@ reload_when_renewed() {
 
 reload_when_replicas_change() {
     while sleep "$lookup" && kill -0 $$ 2>/dev/null; do
-        ! find_replicas "$home/upstreams" "$replicas" || kill -HUP $$
+        ! find_replicas "$home/upstreams" "$replicas" || reload
     done
 }
 
+# A container that was ended for being unhealthy starts again with the files of the one before.
+rm -f "$leaving"
 file=$(variant)
 configure "$file"
 if [ "$file" != nginx.conf ]; then

@@ -106,7 +106,7 @@ def test_scripts_that_are_run_are_there() -> None:
 
 def test_every_image_is_built() -> None:
     matrix = workflow("images")["jobs"]["build"]["strategy"]["matrix"]["include"]
-    assert {entry["image"] for entry in matrix} == {f"devpocket-{name}" for name in (*SERVICES, "gateway")}
+    assert {entry["image"] for entry in matrix} == {f"devpocket-{name}" for name in (*SERVICES, "cli", "gateway")}
     assert all((ROOT / entry["file"]).is_file() for entry in matrix)
 
 

@@ -117,6 +117,27 @@ async def test_replicas_come_and_go_without_a_request_being_lost(image: Image) -
                 await eventually(looked_up)
 
 
+async def test_a_reload_has_clients_connect_anew(image: Image) -> None:
+    """nginx closes idle connections then, also one on which a request is on its way."""
+    leaving = image.temp / "leaving"
+    leaving.touch()  # what an earlier end has left in the folder
+    with running_backend() as other, image.running(GATEWAY_LOOKUP_SECONDS="1"):
+        async with httpx.AsyncClient(base_url=image.url) as client:
+
+            async def is_told() -> bool:
+                return "close" in (await client.get("/api/v1/environments")).headers["Connection"]
+
+            async def is_left_alone() -> bool:
+                return not await is_told()
+
+            assert not leaving.exists()
+            assert not await is_told()
+            names = image.home / "upstreams"
+            names.write_text(names.read_text().replace("\n", f" {other}\n"))
+            await eventually(is_told)
+            await eventually(is_left_alone)
+
+
 def test_a_service_whose_name_is_unknown_does_not_keep_the_others_from_starting(image: Image) -> None:
     names = (image.home / "upstreams").read_text()
     unknown = re.sub("^envs .*$", "envs no-such-host.invalid:8000", names, flags=re.MULTILINE)
