@@ -221,12 +221,20 @@ def _command_line(pid: int) -> list[str]:
 
 
 def _traps(pid: int) -> bool:
-    """Whether the process handles SIGTERM yet."""
+    """Whether the process handles SIGTERM yet. An init (tini, where this machine has it) passes it on to its child."""
+    if any(Path(word).name == "tini" for word in _command_line(pid)[:1]):
+        return any(_traps(child) for child in _children(pid))
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("SigCgt:"):
                 return bool(int(line.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
     return False
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 async def _child_pid(read: int) -> int:
