@@ -1,6 +1,7 @@
 """The main job as a script: sign in, get a machine, type into a real shell, find the file again, clean up.
 
-It speaks to the gateway only, as a phone would, and stops at the first surprise.
+It speaks to the gateway only, as a phone would, and stops at the first surprise. That a service is restarted is none:
+connections that last are made anew.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ import secrets
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
 import httpx
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from libs.cli.demo.shell import OUTPUT_TIMEOUT_S, DemoError, Shell
+from libs.cli.demo.changes import Changes
+from libs.cli.demo.shell import OUTPUT_TIMEOUT_S, DemoError, RefusedError, Shell, is_over_for_a_moment
 
 _CALL_TIMEOUT_S = 15.0
-_RUNNING_TIMEOUT_S = 60.0
 _METRICS_TIMEOUT_S = 30.0
 _METRICS_POLL_S = 0.5
 _GREETING = "hello from the startup command"
@@ -94,7 +95,8 @@ class Demo:
     def _call(self, method: str, path: str, expected: int, body: dict[str, Any] | None = None) -> Any:
         response = self._http.request(method, path, json=body)
         if response.status_code != expected:
-            raise DemoError(f"{method} {path} answered {response.status_code}, not {expected}: {response.text[:300]}")
+            said = f"answered {response.status_code}, not {expected}: {response.text[:300]}"
+            raise RefusedError(f"{method} {path} {said}", response.status_code)
         return response.json()
 
     def _sign_in(self) -> None:
@@ -110,7 +112,7 @@ class Demo:
             step.detail = f"token for {tokens['expires_in']} s"
 
     def _create(self) -> None:
-        with self._watching() as changes:
+        with closing(Changes(self._http)) as changes:
             with self._step("create a python environment") as step:
                 body = {"name": "demo", "template": "python", "startup_command": f"echo {_GREETING}"}
                 created = self._call("POST", "/environments", 201, body)
@@ -119,7 +121,7 @@ class Demo:
                 self._environment = created["id"]
                 step.detail = self._environment
             with self._step("wait until it runs"):
-                self._await_status(changes, "running")
+                changes.wait(self._environment, "running")
 
     def _work_in_terminal(self) -> None:
         with self._terminal() as shell:
@@ -131,7 +133,7 @@ class Demo:
                 shell.type(f"echo {_PROOF} > proof.txt && echo writ''ten\n")
                 shell.expect("written")
             with self._step("resize to 120 x 40") as step:
-                shell.send({"type": "resize", "cols": 120, "rows": 40})
+                shell.resize(120, 40)
                 shell.type("stty size\n")
                 step.detail = f"stty size: {shell.expect('40 120')}"
             with self._step("leave the shell") as step:
@@ -139,11 +141,11 @@ class Demo:
                 step.detail = f"exit code {shell.expect_exit()}"
 
     def _stop_and_start(self) -> None:
-        with self._watching() as changes:
+        with closing(Changes(self._http)) as changes:
             for verb, status in (("stop", "stopped"), ("start", "running")):
                 with self._step(f"{verb} it"):
                     self._call("POST", f"/environments/{self._environment}/{verb}", 200)
-                    self._await_status(changes, status)
+                    changes.wait(self._environment, status)
 
     def _find_file_again(self) -> None:
         with self._terminal() as shell, self._step("find the file again") as step:
@@ -151,13 +153,21 @@ class Demo:
             step.detail = shell.expect(_PROOF)
 
     def _follow_logs(self) -> None:
-        with self._step("follow the logs") as step, self._socket("logs", "follow=true&tail=100") as socket:
+        with self._step("follow the logs") as step:
             deadline = time.monotonic() + OUTPUT_TIMEOUT_S
+            while not step.detail:
+                try:
+                    step.detail = self._find_greeting(deadline)
+                except (ConnectionClosed, RefusedError) as error:
+                    if not is_over_for_a_moment(error) or time.monotonic() > deadline:
+                        raise
+
+    def _find_greeting(self, deadline: float) -> str:
+        with self._socket("logs", "follow=true&tail=100") as socket:
             while True:
                 line = json.loads(socket.recv(timeout=max(deadline - time.monotonic(), 0.01)))
                 if line["type"] == "log" and _GREETING in line["message"]:
-                    step.detail = f"{line['timestamp']} {line['message']}"
-                    return
+                    return f"{line['timestamp']} {line['message']}"
 
     def _read_metrics(self) -> None:
         with self._step("read metrics") as step:
@@ -185,9 +195,9 @@ class Demo:
             step.detail = f"{len(names)} events, {names[0]} to {names[-1]}"
 
     def _delete(self) -> None:
-        with self._watching() as changes, self._step("delete it") as step:
+        with closing(Changes(self._http)) as changes, self._step("delete it") as step:
             self._call("DELETE", f"/environments/{self._environment}", 200)
-            self._await_status(changes, "terminated")
+            changes.wait(self._environment, "terminated")
             self._call("GET", f"/environments/{self._environment}", 404)
             step.detail = "404"
 
@@ -206,35 +216,11 @@ class Demo:
                 return
 
     @contextmanager
-    def _watching(self) -> Iterator[Iterator[str]]:
-        """The lines of the live event stream, opened before the call whose effect is awaited."""
-        timeout = httpx.Timeout(_CALL_TIMEOUT_S, read=_RUNNING_TIMEOUT_S)
-        with self._http.stream("GET", "/events", timeout=timeout) as response:
-            if response.status_code != 200:
-                raise DemoError(f"GET /events answered {response.status_code}")
-            yield response.iter_lines()
-
-    def _await_status(self, lines: Iterator[str], wanted: str) -> None:
-        deadline = time.monotonic() + _RUNNING_TIMEOUT_S
-        for line in lines:
-            if line.startswith("data:"):
-                data = json.loads(line.removeprefix("data:"))["data"]
-                if data.get("environment_id") == self._environment and "status" in data:
-                    if data["status"] == wanted:
-                        return
-                    if data["status"] == "error":
-                        raise DemoError(f"the environment has failed: {data.get('status_reason')}")
-            if time.monotonic() > deadline:
-                break
-        raise DemoError(f"not {wanted} within {_RUNNING_TIMEOUT_S:.0f} s")
-
-    @contextmanager
     def _terminal(self) -> Iterator[Shell]:
         with self._step("open a terminal") as step:
-            socket = self._socket("terminal", "cols=80&rows=24")
-            shell = Shell(socket)
+            shell = Shell(lambda query: self._socket("terminal", query))
             step.detail = f"session {shell.session_id}"
-        with socket:
+        with closing(shell):
             yield shell
 
     def _socket(self, kind: str, query: str) -> ClientConnection:

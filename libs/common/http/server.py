@@ -36,6 +36,8 @@ _IDLE_S = 3.0
 # Between the acceptance of a connection and its request.
 _ARRIVING_S = 1.0
 _LOOK_EVERY_S = 0.02
+# A WebSocket's handshake, which may start a shell.
+_OPENING_S = 5.0
 # What requests at hand get: on SIGTERM (--drain-seconds), and in a hurry.
 DRAIN_S = 20
 HURRY_S = 5
@@ -136,6 +138,8 @@ class Server(uvicorn.Server):
             await self._unless_hurried(self._nobody_idle(_IDLE_S))
             self._stop_accepting()
             await self._unless_hurried(self._nobody_idle(_ARRIVING_S))
+            # One that is being opened is taken in, and told with the others to come back.
+            await self._unless_hurried(self._while(self._is_any_opening, _OPENING_S))
             patience_s = 0.0 if self._hurry.is_set() else float(self._drain_s)
             await self._unless_hurried(self._departure.say_goodbye(patience_s), at_least_s=HURRY_S)
         finally:
@@ -152,10 +156,17 @@ class Server(uvicorn.Server):
             task.cancel()
 
     async def _nobody_idle(self, at_most_s: float) -> None:
+        await self._while(lambda: any(item.is_idle for item in self._http()), at_most_s)
+
+    async def _while(self, so: Callable[[], bool], at_most_s: float) -> None:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + at_most_s
-        while loop.time() < deadline and any(item.is_idle for item in self._http()):  # noqa: ASYNC110 - no event tells
+        while loop.time() < deadline and so():  # noqa: ASYNC110 - no event tells
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _is_any_opening(self) -> bool:
+        sockets = (item for item in self.server_state.connections if isinstance(item, WebSocketProtocol))
+        return any(not item.handshake_complete for item in sockets)
 
     def _http(self) -> list[HttpProtocol]:
         return [item for item in self.server_state.connections if isinstance(item, HttpProtocol)]

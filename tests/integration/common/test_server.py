@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -10,8 +11,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
 import pytest
+from websockets.asyncio.client import connect
 
+from tests.support.app import eventually
 from tests.support.servers import free_port, wait_for_port
 
 _SILENT_S = 20.0
@@ -44,9 +48,9 @@ class Kept:
 
 
 @contextmanager
-def _serving() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def _serving(factory: str = "tests.integration.stack.standins:auth") -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     port = free_port()
-    argv = [sys.executable, "-m", "libs.common.http.server", "tests.integration.stack.standins:auth"]
+    argv = [sys.executable, "-m", "libs.common.http.server", factory]
     process = subprocess.Popen([*argv, "--port", str(port)])
     try:
         wait_for_port(port, process)
@@ -97,3 +101,18 @@ def test_in_a_hurry_it_waits_for_nobody_idle(serving: tuple[int, subprocess.Pope
     assert kept.has_ended()
     process.wait(_SILENT_S)
     assert time.monotonic() - began < 2.5
+
+
+async def test_a_web_socket_that_is_being_opened_is_taken_in_and_told_to_come_back() -> None:
+    with _serving("tests.integration.common.slow_handshake:create_app") as (port, process):
+
+        async def is_opening() -> bool:
+            async with httpx.AsyncClient() as client:
+                return (await client.get(f"http://127.0.0.1:{port}/")).text == "1"
+
+        connecting = asyncio.create_task(connect(f"ws://127.0.0.1:{port}/socket").__aenter__())
+        await eventually(is_opening)
+        process.send_signal(signal.SIGTERM)
+        opened = await connecting
+        await opened.wait_closed()
+        assert opened.close_code == 1001
