@@ -71,6 +71,16 @@ async def by_signal(stack: LocalStack) -> None:
         await eventually(has_a_successor, 60)
 
 
+async def demos_until(over: asyncio.Event, stack: LocalStack) -> int:
+    """The demo, again and again; how often."""
+    count = 0
+    while not over.is_set():
+        done = await asyncio.to_thread(stack.command, "demo", "--url", stack.url, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        count += 1
+    return count
+
+
 _Way = Callable[[LocalStack], Awaitable[None]]
 _WAYS = [by_command, by_signal] if _ROUNDS else [by_command]
 
@@ -82,14 +92,20 @@ _WAYS = [by_command, by_signal] if _ROUNDS else [by_command]
 async def test_no_request_and_no_terminal_session_is_lost(hurt: LocalStack, way: _Way) -> None:
     load = Load(hurt.url, owners=3 if _ROUNDS else 2, typists=2 if _ROUNDS else 1)
 
+    over = asyncio.Event()
+
     async def rounds() -> None:
         for _ in range(_ROUNDS or 1):
             await way(hurt)
+        over.set()
 
     try:
-        await load.during(rounds)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.during(rounds))
+            demos = group.create_task(demos_until(over, hurt))
     finally:
         log.warning(load)
     assert not load.ledger.lost
     assert not load.ledger.refused
+    assert demos.result()
     assert all(typist.endings["1001"] for typist in load.typists)
