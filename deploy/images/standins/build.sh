@@ -27,7 +27,8 @@ name_of() {
 if ! $docker image inspect "$debian" >/dev/null 2>&1; then
     root=$(mktemp -d)
     trap 'rm -rf "$root"' EXIT
-    debootstrap --variant=minbase --include=ca-certificates bookworm "$root/debian" "${MIRROR:-http://deb.debian.org/debian}" >"$root/log" 2>&1 \
+    # Without MIRROR from where debootstrap takes it by itself.
+    debootstrap --variant=minbase --include=ca-certificates bookworm "$root/debian" ${MIRROR:+"$MIRROR"} >"$root/log" 2>&1 \
         || { tail -20 "$root/log" >&2; exit 1; }
     rm -rf "$root"/debian/var/cache/apt/archives/*.deb "$root"/debian/var/lib/apt/lists/*
     if [ -n "${EXTRA_CA:-}" ]; then
