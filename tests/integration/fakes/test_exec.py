@@ -54,6 +54,9 @@ async def read_until(socket: Any, words: bytes) -> bytes:
     return seen
 
 
+LONG_RUNNING = ["sh", "-c", "echo runs; exec sleep 60"]
+
+
 async def test_output_and_exit_code(streams: Any, running: str) -> None:
     async with started(streams, ["sh", "-c", "echo out; echo err >&2; exit 3"]) as socket:
         first = await socket.receive()
@@ -164,7 +167,8 @@ async def test_a_process_outlives_its_connection(streams: Any, running: str) -> 
 async def test_a_deleted_pod_ends_its_streams_with_137(
     cluster: FakeCluster, core: Any, streams: Any, running: str
 ) -> None:
-    async with started(streams, ["sleep", "60"], tty=True) as socket:
+    async with started(streams, LONG_RUNNING, tty=True) as socket:
+        await read_until(socket, b"runs")
         await core.delete_namespaced_pod("p", "space", grace_period_seconds=1)
         _, status = await collect(socket)
     assert status["details"]["causes"][0]["message"] == "137"
@@ -173,8 +177,8 @@ async def test_a_deleted_pod_ends_its_streams_with_137(
 async def test_a_server_that_goes_ends_streams_at_once_and_leaves_processes(
     cluster: FakeCluster, streams: Any, running: str
 ) -> None:
-    async with started(streams, ["sleep", "60"], tty=True) as socket:
-        await socket.receive()
+    async with started(streams, LONG_RUNNING, tty=True) as socket:
+        await read_until(socket, b"runs")
         await cluster.hang_up()
         async with asyncio.timeout(5):
             while (await socket.receive()).type is aiohttp.WSMsgType.BINARY:
