@@ -55,6 +55,16 @@ def _names(spans: list[Seen]) -> set[tuple[str, str]]:
     return {(span.service, span.name) for span in spans}
 
 
+async def _told(collector: Collector, trace_id: str, *names: tuple[str, str]) -> list[Seen]:
+    """The spans of a trace, once all that are named, (service, name), are there.
+
+    Services send what they have in batches of their own, a parent maybe after its children: one span says nothing
+    about another.
+    """
+    await until(lambda: set(names) <= _names(collector.spans(trace_id)))
+    return collector.spans(trace_id)
+
+
 def _is_whole(spans: list[Seen]) -> bool:
     """Whether the whole story is there, and every span's parent."""
     ids = {span.span_id for span in spans}
@@ -69,7 +79,6 @@ class TestACreation:
         created = await _create(alice, "traced")
         assert _TRACE_ID.fullmatch(created.trace_id)
         assert created.headers["traceresponse"].split("-")[1] == created.trace_id
-        # Services send what they have in batches of their own, a parent maybe after its children.
         await until(lambda: _is_whole(collector.spans(created.trace_id)))
         spans = collector.spans(created.trace_id)
         by_id = {span.span_id: span for span in spans}
@@ -108,8 +117,9 @@ class TestAClient:
         traceparent = f"00-{named}-00f067aa0ba902b7-00"
         answer = await alice.http.get("/api/v1/environments", headers={"traceparent": traceparent, "baggage": "a=b"})
         assert answer.headers["X-Trace-ID"] == named
-        await until(lambda: ("devpocket-envs", "find environments") in _names(collector.spans(named)))
-        server = next(span for span in collector.spans(named) if span.kind == "SERVER")
+        wanted = [("devpocket-envs", name) for name in ("find environments", "GET /api/v1/environments")]
+        spans = await _told(collector, named, *wanted)
+        server = next(span for span in spans if span.kind == "SERVER")
         assert server.parent_id == "00f067aa0ba902b7"
 
     async def test_with_nonsense_gets_a_new_one(self, alice: Phone) -> None:
@@ -154,16 +164,19 @@ class TestATerminal:
         async with alice.socket(created.environment_id) as socket:
             assert socket.response is not None
             trace_id = socket.response.headers["X-Trace-ID"]
-            await until(lambda: ("devpocket-terminal", "runtime.start_shell") in _names(collector.spans(trace_id)))
+            handshake = ("devpocket-terminal", "WS /api/v1/ws/terminal/{environment_id}")
+            spans = await _told(collector, trace_id, handshake, ("devpocket-terminal", "runtime.start_shell"))
             # The connection is open, and its span is here.
-            opening = next(span for span in collector.spans(trace_id) if span.kind == "SERVER")
+            opening = next(span for span in spans if span.kind == "SERVER")
             assert opening.attributes["http.response.status_code"] == 101
             await socket.send('{"type":"input","data":"echo what-a-user-types; exit\\n"}')
-            ended = ("devpocket-envs", "process devpocket.terminal.*.session_closed")
-            await until(lambda: ended in _names(collector.spans(trace_id)))
-        names = _names(collector.spans(trace_id))
-        assert ("devpocket-terminal", "publish devpocket.terminal.*.session_opened") in names
-        assert "what-a-user-types" not in repr(collector.spans(trace_id))
+            spans = await _told(
+                collector,
+                trace_id,
+                ("devpocket-terminal", "publish devpocket.terminal.*.session_opened"),
+                ("devpocket-envs", "process devpocket.terminal.*.session_closed"),
+            )
+        assert "what-a-user-types" not in repr(spans)
 
     async def test_commands_are_traced_and_so_is_redis(self, alice: Phone, collector: Collector) -> None:
         created = await _create(alice, "commanded")
@@ -173,9 +186,11 @@ class TestATerminal:
         ticket = {"environment_id": created.environment_id, "kind": "terminal"}
         issued = await alice.http.post("/api/v1/ws/tickets", json=ticket)
         exec_id, ticket_id = answer.headers["X-Trace-ID"], issued.headers["X-Trace-ID"]
-        await until(lambda: bool(collector.spans(exec_id) and collector.spans(ticket_id)))
-        assert ("devpocket-terminal", "runtime.exec") in _names(collector.spans(exec_id))
-        assert "what-a-user-types" not in repr(collector.spans(exec_id))
-        redis = next(span for span in collector.spans(ticket_id) if span.attributes.get("db.system.name") == "redis")
+        exec_route = ("devpocket-terminal", "POST /api/v1/environments/{environment_id}/exec")
+        spans = await _told(collector, exec_id, exec_route, ("devpocket-terminal", "runtime.exec"))
+        assert "what-a-user-types" not in repr(spans)
+        ticket_route = ("devpocket-terminal", "POST /api/v1/ws/tickets")
+        spans = await _told(collector, ticket_id, ticket_route, ("devpocket-terminal", "SET"))
+        redis = next(span for span in spans if span.attributes.get("db.system.name") == "redis")
         assert (redis.kind, redis.name) == ("CLIENT", "SET")
-        assert issued.json()["ticket"] not in repr(collector.spans(ticket_id))
+        assert issued.json()["ticket"] not in repr(spans)
