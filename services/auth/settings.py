@@ -70,7 +70,15 @@ class AuthSettings(CommonSettings):
     )
     signing_key_days: int = Field(default=30, ge=1, description="How long a key signs before the next one, in days")
 
-    @field_validator("smtp_url", "mail_folder", mode="before")
+    @field_validator(
+        "google_client_id",
+        "google_client_secret",
+        "admin_email",
+        "admin_password",
+        "smtp_url",
+        "mail_folder",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         """What compose files and left-over lines say; an empty path would be the working directory."""

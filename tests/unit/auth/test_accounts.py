@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from libs.common.contracts.identity import Plan
 from libs.common.contracts.users import UserPlanChanged, UserRegistered, UserSessionsRevoked, UserUpdated
@@ -171,8 +172,6 @@ class TestFirstAdmin:
     @pytest.mark.parametrize(
         "values",
         [
-            {},
-            {"admin_email": "", "admin_password": ""},
             {"admin_email": "boss@company.local"},
             {"admin_password": PASSWORD},
             {"admin_email": "no address", "admin_password": PASSWORD},
@@ -182,5 +181,14 @@ class TestFirstAdmin:
     async def test_unusable_values_make_nobody_and_stop_nothing(
         self, auth: AuthOnFakes, values: dict[str, str]
     ) -> None:
-        await ensure_first_admin(auth.accounts, admin_settings(**values))
+        with capture_logs() as logs:
+            await ensure_first_admin(auth.accounts, admin_settings(**values))
         assert auth.users.stored == {}
+        assert [line["log_level"] for line in logs] == ["error"]
+
+    @pytest.mark.parametrize("values", [{}, {"admin_email": "", "admin_password": ""}])
+    async def test_nobody_is_asked_for_by_empty_values(self, auth: AuthOnFakes, values: dict[str, str]) -> None:
+        with capture_logs() as logs:
+            await ensure_first_admin(auth.accounts, admin_settings(**values))
+        assert auth.users.stored == {}
+        assert logs == []
