@@ -6,7 +6,6 @@ installed: nats-server, redis-server, and `mongod` or else SecantusDB.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import shutil
@@ -14,12 +13,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_START_TIMEOUT_S = 30.0
+from libs.cli.stack.ports import claimed, is_free
+
+_START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 10.0
 
 
@@ -34,14 +36,17 @@ class Servers:
 
 # Below Linux's range for outgoing connections: none of those can take a port between looking and listening.
 _PORTS = range(10_000, 20_000)
+# So that no other test takes it either; after so many more everybody listens who wanted to.
+_claims: deque[socket.socket] = deque(maxlen=200)
 
 
 def free_port() -> int:
-    """A loopback port nobody listens on."""
+    """A loopback port nobody listens on, and that no other call of any process gets soon."""
     while True:
         port = random.choice(_PORTS)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
+        claim = claimed(port)
+        if claim is not None and is_free(port):
+            _claims.append(claim)
             return port
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 
 from libs.cli.stack.credentials import Credentials
 from libs.cli.stack.logfiles import LogFile
@@ -37,14 +37,15 @@ async def servers_alone(
 
     Raises MissingProgramError, NoFreePortError, ComponentFailedError, ProvisioningError.
     """
-    specs, urls = infrastructure(paths, operator, credentials, {}, PortPicker(reserved=[]))
-    processes = [_managed(paths, spec) for spec in specs if spec.name in _NEEDED]
-    try:
-        for process in processes:
-            await process.start(_START_S)
-        yield {**operator, **urls}
-    finally:
-        await asyncio.gather(*(process.stop(_GRACE_S) for process in processes))
+    with closing(PortPicker()) as ports:
+        specs, urls = infrastructure(paths, operator, credentials, {}, ports)
+        processes = [_managed(paths, spec) for spec in specs if spec.name in _NEEDED]
+        try:
+            for process in processes:
+                await process.start(_START_S)
+            yield {**operator, **urls}
+        finally:
+            await asyncio.gather(*(process.stop(_GRACE_S) for process in processes))
 
 
 def _managed(paths: StackPaths, spec: ProcessSpec) -> ManagedProcess:

@@ -45,12 +45,14 @@ class StackOptions:
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    """`settings` holds credentials, `connections` does not. `certificate` is the gateway's, None for plain HTTP."""
+    """`settings` holds credentials, `connections` does not. Others may choose the `ports` when these are closed.
+    `certificate` is the gateway's, None for plain HTTP."""
 
     url: str
     stages: tuple[Stage, ...]
     connections: Mapping[str, str]
     settings: Mapping[str, str] = field(repr=False)
+    ports: PortPicker = field(repr=False)
     certificate: Certificate | None = None
 
 
@@ -98,7 +100,7 @@ def make_plan(
     gateway = gateway_process(config, options.paths, options.port)
     stages = (Stage("infrastructure", servers), Stage("services", services), Stage("gateway", (gateway,)))
     shown = {name: without_login(settings[name]) for name in ("MONGODB_URL", "NATS_URL", "REDIS_URL")}
-    return StackPlan(url, stages, shown, settings, certificate)
+    return StackPlan(url, stages, shown, settings, picker, certificate)
 
 
 def infrastructure(

@@ -57,7 +57,9 @@ def run_stack(
         with exclusive(paths.lock):
             plan, state = _prepare(options, reporter, environment)
             runner = _run(plan, state, paths, reporter, detached=detached, start_timeout_seconds=start_timeout_seconds)
-            return asyncio.run(runner)
+            # Who starts it again, once the lock is free, gets the same ports.
+            with contextlib.closing(plan.ports):
+                return asyncio.run(runner)
     except AlreadyRunningError as error:
         raise StartRefusedError(_already_running(paths)) from error
     except PermissionError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -50,11 +51,16 @@ class TestPorts:
         assert is_free(port)
 
     def test_each_is_given_once_and_a_former_one_again(self) -> None:
-        picker = PortPicker()
-        first = picker.pick()
-        assert PortPicker().pick(preferred=first) == first
-        assert picker.pick(preferred=first) != first
+        with closing(PortPicker()) as picker:
+            first = picker.pick()
+            assert picker.pick(preferred=first) != first
+        with closing(PortPicker()) as again:
+            assert again.pick(preferred=first) == first
         assert PortPicker(reserved=[first]).pick(preferred=first) != first
+
+    def test_what_one_has_chosen_no_other_chooses_before_it_listens(self) -> None:
+        with closing(PortPicker()) as one, closing(PortPicker()) as other:
+            assert other.pick(preferred=(port := one.pick())) != port
 
 
 class TestSettings:
@@ -156,6 +162,7 @@ class TestPlan:
 
     def test_ports_of_the_last_start_are_kept(self, paths: StackPaths) -> None:
         first = make_plan(StackOptions(paths), {}, Credentials(), {})
+        first.ports.close()
         ports = {spec.name: spec.port for stage in first.stages for spec in stage.specs}
         second = make_plan(StackOptions(paths), {}, Credentials(), ports)
         assert {spec.name: spec.port for stage in second.stages for spec in stage.specs} == ports
