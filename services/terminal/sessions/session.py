@@ -32,7 +32,6 @@ from services.terminal.sessions.window import Window
 _READ_BYTES = 64 * 1024
 # Longer than a holder takes to end a shell that does not want to.
 _CLOSE_SECONDS = 5.0
-_QUIET_AFTER_SECONDS = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +46,7 @@ class SessionLimits:
     input_bytes: int
     hold_seconds: float
     detached_bytes_per_second: int
+    quiet_after_seconds: float = 10.0
 
 
 class TerminalSession:
@@ -162,8 +162,13 @@ class TerminalSession:
             self._fitting = asyncio.create_task(self._window.fit())
 
     def forget_burst(self) -> None:
-        """Shrink the ring to its quiet size once output has rested long enough for clients to have received it."""
-        if self._loop.time() - self._wrote_at > _QUIET_AFTER_SECONDS:
+        """Shrink the ring to its quiet size once output has rested long enough for clients to have received it.
+
+        A shell that is paused rests because they have not, and while it is held somebody may come back for the rest.
+        """
+        rests = self._loop.time() - self._wrote_at > self._limits.quiet_after_seconds
+        is_safe = self._room is None and (self._attachments or self._hold_ends_in() <= 0)
+        if rests and is_safe:
             self.ring.trim(self._limits.ring_bytes)
             self._shell.forget(self.ring.start)
 
