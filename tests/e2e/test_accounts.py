@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.support.phone import Phone
 from tests.support.stack import LocalStack
 
 PASSWORD = "Passw0rd-of-a-test"
-WITHIN_S = 10.0
+WITHIN_S = 60.0
 
 
 async def ready(socket: ClientConnection) -> None:
@@ -46,7 +47,7 @@ async def trail(admin: Phone, phone: Phone) -> dict[str, dict[str, Any]]:
 
 
 def volumes(stack: LocalStack, environment_id: str) -> list[Path]:
-    return [path for path in (stack.data_dir / "runtime").rglob("*") if environment_id in path.name]
+    return list((stack.data_dir / "runtime").glob(f"*/*{environment_id}*"))
 
 
 async def test_deletion_leaves_nothing_but_the_trail(stack: LocalStack, alice: Phone, admin: Phone) -> None:
@@ -95,7 +96,15 @@ async def test_deactivation_closes_terminals_and_stops_environments(alice: Phone
     tokens = (await alice.http.post("/api/v1/auth/login", json=login)).json()
     alice.http.headers["Authorization"] = f"Bearer {tokens['access_token']}"
     await alice.until(environment_id, "stopped")
-    assert (await alice.http.post(f"/api/v1/environments/{environment_id}/start")).status_code == 200
+
+    async def is_active_again() -> bool:
+        """For envs, and for terminal."""
+        started = await alice.http.post(f"/api/v1/environments/{environment_id}/start")
+        headers = {"Authorization": f"Bearer {key}"}
+        listed = await alice.http.get("/api/v1/terminal/sessions", headers=headers)
+        return started.status_code == listed.status_code == 200
+
+    await eventually(is_active_again, WITHIN_S)
     await alice.until(environment_id, "running")
     async with by_key.socket(environment_id) as socket:
         await ready(socket)
@@ -115,6 +124,14 @@ async def test_a_smaller_plan_keeps_what_was_used_last_running(alice: Phone, adm
     second_id = next(item["id"] for item in found if item["name"] == "second")
     await alice.until(second_id, "running")
     await alice.run(first_id, "true")
+
+    async def is_used_last() -> bool:
+        """Known by an event, as the plan will be, and on another way than that."""
+        used = [(await alice.http.get(f"/api/v1/environments/{item}")).json() for item in (first_id, second_id)]
+        first, second = (datetime.fromisoformat(item["last_accessed"] or item["created_at"]) for item in used)
+        return first > second
+
+    await eventually(is_used_last, WITHIN_S)
     await plan(admin, alice, subscription_plan="free")
     await alice.until(second_id, "stopped")
     assert (await alice.http.get(f"/api/v1/environments/{first_id}")).json()["status"] == "running"

@@ -79,6 +79,8 @@ async def test_the_table_names_every_operation(stack: LocalStack) -> None:
 async def test_everybody_is_told_what_the_table_says(cast: Cast, operation: Operation) -> None:
     objections = await _objections(cast, operation)
     assert not objections, "; ".join(objections)
+    if operation.stops:
+        await cast.until_down()
 
 
 class TestOrder:

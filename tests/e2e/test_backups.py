@@ -113,8 +113,7 @@ async def _round_trip(own: LocalStack, target: Path, prefix: str) -> None:
             count = len(made)
             await eventually(_later(lambda: len(made) >= count + _BUSY_USERS))
     last = saved["last_sequences"]["DEVPOCKET_EVENTS"]
-    before = await history(own)
-    assert max(before) > last, "nothing went on while the backup was made"
+    before = await _longer_than(own, last)
 
     own.down()
     shutil.rmtree(own.data_dir)
@@ -125,12 +124,31 @@ async def _round_trip(own: LocalStack, target: Path, prefix: str) -> None:
     async with log_in(own.url, ADMIN_EMAIL, ADMIN_PASSWORD) as admin:
         await admin.until(running, "running")
         assert (await statuses(admin))[f"{prefix}-stopped"] == "stopped"
-        content = await admin.http.get(f"/api/v1/environments/{running}/files/a.txt")
-        assert content.content == b"mine", content.text
+
+        async def is_there() -> bool:
+            """It is said to run because it did; its workspace is on its way up."""
+            content = await admin.http.get(f"/api/v1/environments/{running}/files/a.txt")
+            assert content.status_code in {200, 409}, content.text
+            return content.content == b"mine"
+
+        await eventually(is_there)
         assert (await admin.run(running, "cat a.txt")) == "0|mine"
     async with httpx.AsyncClient(base_url=own.url, headers={"Authorization": f"Bearer {key}"}) as by_key:
         assert (await by_key.get(f"/api/v1/environments/{running}")).status_code == 200
     await _is_sound(own, before, last)
+
+
+async def _longer_than(own: LocalStack, last: int) -> dict[int, Recorded]:
+    """The history once it goes on behind the backup; what was answered is published a little later."""
+    events: dict[int, Recorded] = {}
+
+    async def went_on() -> bool:
+        nonlocal events
+        events = await history(own)
+        return max(events) > last
+
+    await eventually(went_on)
+    return events
 
 
 async def _is_sound(own: LocalStack, before: dict[int, Recorded], last: int) -> None:
@@ -151,8 +169,12 @@ async def _is_sound(own: LocalStack, before: dict[int, Recorded], last: int) -> 
     await eventually(settled, 60)
     ids = Counter(item.identity for item in (await history(own)).values())
     assert not [event for event, times in ids.items() if times > 1]
-    for replay in await replays(own.data_dir):
-        assert (replay.problem, replay.drifted, replay.failed) == ("", 0, 0), replay
+    for _ in range(3):
+        bad = [found for found in await replays(own.data_dir) if found.problem or found.drifted or found.failed]
+        if not bad:
+            return
+        # What a service was only about to handle has not drifted: the next look finds it.
+    pytest.fail(str(bad))
 
 
 def _newest_statuses(events: dict[int, Recorded]) -> dict[str, str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.support.app import eventually
 from tests.support.phone import Phone
 from tests.support.stack import LocalStack
 
@@ -111,10 +111,12 @@ class TestEnvironments:
         problem(await alice.http.patch(f"/api/v1/users/{alice.account['id']}", json={"subscription_plan": "pro"}), 403)
         answer = await admin.http.patch(f"/api/v1/users/{alice.account['id']}", json={"subscription_plan": "starter"})
         assert answer.status_code == 200
-        # The plan travels to the quota by an event.
-        async with asyncio.timeout(10):
-            while (await alice.http.post("/api/v1/environments", json={"name": "two"})).status_code != 201:
-                continue
+
+        async def fits() -> bool:
+            """Once the plan has travelled to the quota by an event."""
+            return (await alice.http.post("/api/v1/environments", json={"name": "two"})).status_code == 201
+
+        await eventually(fits)
         listed = await alice.http.get("/api/v1/environments?limit=1")
         assert len(listed.json()) == 1
         assert 'rel="next"' in listed.headers["link"]

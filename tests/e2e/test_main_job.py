@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from tests.support.app import eventually
 from tests.support.phone import Phone
 from tests.support.stack import LocalStack
 
@@ -27,7 +28,8 @@ async def test_the_story_of_an_environment_is_told_in_order(stack: LocalStack, a
     environment_id = await alice.create()
     answer = await alice.http.get(f"/api/v1/environments/{environment_id}/events")
     names = [event["type"] for event in answer.json()["events"]]
-    assert names[:3] == [
+    # A machine that is busy may be told of in between.
+    assert [name for name in names if name != "devpocket.runtime.delayed.v1"][:3] == [
         "devpocket.env.created.v1",
         "devpocket.runtime.provisioning.v1",
         "devpocket.runtime.running.v1",
@@ -48,8 +50,12 @@ async def test_the_request_id_leads_to_every_event_it_caused(stack: LocalStack, 
     assert answer.headers["x-request-id"] == "trace-me-12345678"
     environment_id = answer.json()["id"]
     await alice.until(environment_id, "running")
-    events = (await alice.http.get(f"/api/v1/environments/{environment_id}/events")).json()["events"]
-    caused = [event["type"] for event in events if event["correlation_id"] == "trace-me-12345678"]
-    assert "devpocket.runtime.running.v1" in caused
-    assert "devpocket.env.status_changed.v1" in caused
+
+    async def are_told() -> bool:
+        """What is said of a status is published after the status can be read."""
+        events = (await alice.http.get(f"/api/v1/environments/{environment_id}/events")).json()["events"]
+        caused = {event["type"] for event in events if event["correlation_id"] == "trace-me-12345678"}
+        return {"devpocket.runtime.running.v1", "devpocket.env.status_changed.v1"} <= caused
+
+    await eventually(are_told)
     await alice.http.delete(f"/api/v1/environments/{environment_id}")

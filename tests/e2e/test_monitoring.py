@@ -88,7 +88,7 @@ async def prometheus(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory
     server = LocalServer(argv, port, folder / "log")
     server.start()
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
             yield Prometheus(http)
     finally:
         server.stop()
@@ -132,7 +132,7 @@ async def test_an_environment_that_fails_is_on_the_dashboard_and_raises_its_aler
         firing = await prometheus.ask('ALERTS{alertname="DevPocketEnvironmentsFailing", alertstate="firing"}')
         return _REASON in {alert["metric"]["reason"] for alert in firing}
 
-    await eventually(fires, timeout_s=45)
+    await eventually(fires, timeout_s=60)
     panels = {expression.where: expression.text for expression in panel_expressions()}
 
     async def shown(title: str) -> dict[str, float]:
@@ -148,7 +148,7 @@ async def test_an_environment_that_fails_is_on_the_dashboard_and_raises_its_aler
             ]
         )
 
-    await eventually(on_the_dashboard, timeout_s=45)
+    await eventually(on_the_dashboard, timeout_s=60)
 
 
 def _labels(sample: dict[str, Any]) -> dict[str, str]:
@@ -166,7 +166,7 @@ async def test_every_expression_can_be_evaluated_and_says_something(prometheus: 
         return all(_MAY_BE_EMPTY.search(panel.text) for panel in silent)
 
     try:
-        await eventually(all_speak, timeout_s=30)
+        await eventually(all_speak, timeout_s=60)
     except TimeoutError:
         pytest.fail(f"nothing is shown by {silent}")
     assert not [rule for rule in await prometheus.rules() if rule["health"] != "ok"]

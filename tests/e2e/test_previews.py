@@ -12,6 +12,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.support import webapp
+from tests.support.app import eventually
 from tests.support.phone import Phone, log_in
 from tests.support.stack import LocalStack
 
@@ -28,10 +29,13 @@ async def environment_id(alice: Phone) -> AsyncIterator[str]:
     assert stored.status_code == 201, stored.text
     # Without a terminal a command ends with what it has started: this one lasts as long as its request.
     body = {"command": ["python3", "webapp.py", str(PORT), "alice"], "timeout_seconds": 300}
-    running = asyncio.create_task(alice.http.post(f"{path}/exec", json=body))
-    async with asyncio.timeout(20):
-        while not (await alice.http.get(f"{path}/ports")).json():  # noqa: ASYNC110 - it is in another process
-            await asyncio.sleep(0.05)
+    running = asyncio.create_task(alice.http.post(f"{path}/exec", json=body, timeout=None))
+
+    async def listens() -> bool:
+        ports = await alice.http.get(f"{path}/ports")
+        return ports.status_code == 200 and bool(ports.json())
+
+    await eventually(listens)
     yield created
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -57,7 +61,7 @@ async def test_a_page_events_uploads_and_a_websocket(stack: LocalStack, alice: P
     prefix = f"/preview/{environment_id}/{PORT}"
     own_origin = f"http://{environment_id}.localhost:{stack.url.rpartition(':')[2]}"
     assert ports == [{"port": PORT, "address": "127.0.0.1", "url": f"{own_origin}{prefix}/"}]
-    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as http:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=60) as http:
         page = await opened(alice, http, environment_id)
         assert (page.status_code, page.json()["name"]) == (200, "alice")
         told = dict(page.json()["headers"])
@@ -73,7 +77,7 @@ async def test_a_page_events_uploads_and_a_websocket(stack: LocalStack, alice: P
         assert unboxed.status_code == 200
         assert "content-security-policy" not in unboxed.headers
 
-        async with http.stream("GET", f"{prefix}/events") as events, asyncio.timeout(10):
+        async with http.stream("GET", f"{prefix}/events") as events, asyncio.timeout(60):
             lines = events.aiter_lines()
             assert [await anext(lines) for _ in range(3)] == ["data: 0", "", "data: 1"]
 
@@ -85,7 +89,7 @@ async def test_a_page_events_uploads_and_a_websocket(stack: LocalStack, alice: P
         async with connect(url, proxy=None, additional_headers={"Cookie": cookie}) as socket:
             assert json.loads(await socket.recv())["path"] == "/chat"
             await socket.send("hello")
-            assert await asyncio.wait_for(socket.recv(), 10) == "hello"
+            assert await asyncio.wait_for(socket.recv(), 60) == "hello"
 
 
 async def test_nobody_else_sees_it(stack: LocalStack, alice: Phone, bob: Phone, environment_id: str) -> None:
@@ -96,7 +100,7 @@ async def test_nobody_else_sees_it(stack: LocalStack, alice: Phone, bob: Phone, 
     assert (await bob.http.post("/api/v1/ws/tickets", json=body)).status_code == 404
     elsewhere = {"Host": f"{'0' * 32}.localhost:{stack.url.rpartition(':')[2]}"}
     assert (await alice.http.get(f"{prefix}/", headers=elsewhere)).status_code == 404
-    async with httpx.AsyncClient(base_url=stack.url, timeout=30) as http:
+    async with httpx.AsyncClient(base_url=stack.url, timeout=60) as http:
         assert (await http.get(f"{prefix}/")).status_code == 401
         with pytest.raises(InvalidStatus) as refused:
             async with connect(f"{stack.url.replace('http', 'ws', 1)}{prefix}/", proxy=None):
@@ -116,14 +120,14 @@ async def test_signing_out_ends_it(stack: LocalStack, alice: Phone, environment_
     prefix = f"/preview/{environment_id}/{PORT}"
     async with (
         log_in(stack.url, alice.account["username"], "Passw0rd-of-a-test") as leaving,
-        httpx.AsyncClient(base_url=stack.url, timeout=30) as http,
+        httpx.AsyncClient(base_url=stack.url, timeout=60) as http,
     ):
         assert (await opened(leaving, http, environment_id)).status_code == 200
         async with http.stream("GET", f"{prefix}/events") as events:
             lines = events.aiter_lines()
             await anext(lines)
             assert (await leaving.http.post("/api/v1/auth/logout")).status_code == 200
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 with pytest.raises(httpx.RemoteProtocolError):
                     await read_on(lines)
         assert (await http.get(f"{prefix}/")).status_code == 401

@@ -73,7 +73,7 @@ _PUBLIC = [operation for operation in _WANTED if operation not in _GUARDED]
 
 @pytest.fixture(scope="module")
 def document(stack: LocalStack) -> dict[str, Any]:
-    found: dict[str, Any] = requests.get(f"{stack.url}/openapi.json", timeout=10).json()
+    found: dict[str, Any] = requests.get(f"{stack.url}/openapi.json", timeout=60).json()
     return found
 
 
@@ -201,7 +201,7 @@ def test_other_methods_are_405_and_name_those_that_are_offered(
 ) -> None:
     offered = set(document["paths"][path]) | ({"head"} if _WITH_HEAD.search(path) else set())
     for method in _METHODS - offered:
-        answer = requests.request(method, f"{stack.url}{path.format_map(_ANY_ID)}", timeout=10)
+        answer = requests.request(method, f"{stack.url}{path.format_map(_ANY_ID)}", timeout=60)
         assert answer.status_code == 405, (method, path)
         assert {name.strip().lower() for name in answer.headers["allow"].split(",")} == offered
 
@@ -260,7 +260,7 @@ class TestGateway:
         self, stack: LocalStack, document: dict[str, Any], status: int, request_line: str, header: str
     ) -> None:
         head = "\r\n".join([request_line, "Host: devpocket", "Connection: close", *filter(None, [header])])
-        with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", stack.port), timeout=60) as connection:
             connection.sendall(f"{head}\r\n\r\n".encode())
             answer = http.client.HTTPResponse(connection)
             answer.begin()

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 import httpx
 from fastapi import FastAPI
 
-_READY_TIMEOUT_S = 30.0
+_READY_TIMEOUT_S = 60.0
 _LOOK_EVERY_S = 0.02
 
 
-async def eventually(done: Callable[[], Awaitable[bool]], timeout_s: float = 15.0) -> None:
+async def eventually(done: Callable[[], Awaitable[bool]], timeout_s: float = 60.0) -> None:
     """Until `done`, asked again and again. Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
         while not await done():  # noqa: ASYNC110 - what is looked at is in other processes

@@ -21,7 +21,7 @@ _ORIGIN = "127.0.0.1:8000"
 _USER = re.compile(r"\bada\b")
 
 _MARK = "\x1e"
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 100.0
 # Where Debian keeps modules of its own packages.
 _DEBIAN_MODULES = "/usr/share/nodejs"
 
@@ -88,7 +88,7 @@ class Guide:
     async def _started(
         self, argv: Sequence[str], environment: Mapping[str, str] | None = None
     ) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Ended with the block, and after a minute. Pages name programs of this project's .venv."""
+        """Ended with the block, and before its test is. Pages name programs of this project's .venv."""
         link = self._folder / ".venv"
         if not link.exists():
             link.symlink_to(Path(sys.executable).parents[1])

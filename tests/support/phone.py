@@ -16,7 +16,7 @@ from websockets.typing import Subprotocol
 
 from services.terminal.protocol import BINARY_SUBPROTOCOL
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 
 

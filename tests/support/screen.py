@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.support.phone import Phone
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 # Questions to the terminal, which pyte would show as text.
 _DEVICE_CONTROL = re.compile(r"\x1bP.*?\x1b\\", re.DOTALL)
 

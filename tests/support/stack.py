@@ -21,7 +21,7 @@ from libs.cli.stack.state import load_stack
 from tests.support.servers import free_port
 
 _UP_TIMEOUT_S = 120.0
-_DOWN_TIMEOUT_S = 30.0
+_DOWN_TIMEOUT_S = 90.0
 _POLL_S = 0.1
 _DEVPOCKET = str(Path(sys.executable).with_name("devpocket"))
 

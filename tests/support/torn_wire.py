@@ -18,7 +18,7 @@ from services.terminal.protocol import BINARY_SUBPROTOCOL
 
 _RESET = struct.pack("ii", 1, 0)
 # Between two pieces of output of a shell that is busy; a server that says nothing for longer hangs.
-_SILENT_S = 30.0
+_SILENT_S = 60.0
 
 
 class Wire:

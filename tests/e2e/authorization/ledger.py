@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 _KEY_SECRET_CHARS = 43
 
 

@@ -21,7 +21,7 @@ from tests.e2e.authorization.stores import Stores
 from tests.support.phone import Phone
 from tests.support.stack import LocalStack
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 _AUTH = "/api/v1/auth"
 LIVE_EVENTS = "GET /api/v1/events 200"
 

@@ -28,6 +28,10 @@ def _own(method: str, path: str, rule: Rule, body: dict[str, Any] | None = None,
     return Operation(method, path, rule, body, owned=True, **more)
 
 
+def _down(method: str, path: str, rule: Rule, body: dict[str, Any] | None = None, query: str = "") -> Operation:
+    return _own(method, path, rule, body, query=query, finds_it_down=True)
+
+
 def _admin(method: str, path: str, body: dict[str, Any] | None = None, query: str = "") -> Operation:
     return Operation(method, path, Rule.ADMIN, body, query)
 
@@ -83,14 +87,14 @@ _ENVIRONMENTS = (
     _own("PATCH", _ENVIRONMENT, Rule.ENVIRONMENTS, {"description": "changed"}),
     _own("POST", f"{_ENVIRONMENT}/start", Rule.ENVIRONMENTS),
     _own("POST", f"{_ENVIRONMENT}/restart", Rule.ENVIRONMENTS),
-    _own("POST", f"{_ENVIRONMENT}/stop", Rule.ENVIRONMENTS),
-    _own("GET", f"{_ENVIRONMENT}/files", Rule.ANY),
-    _own("PUT", f"{_ENVIRONMENT}/files", Rule.TERMINAL, query="archive=tar.gz"),
-    _own("GET", f"{_ENVIRONMENT}/files/{{nothing}}", Rule.ANY),
-    _own("PUT", f"{_ENVIRONMENT}/files/{{nothing}}", Rule.TERMINAL),
-    _own("DELETE", f"{_ENVIRONMENT}/files/{{nothing}}", Rule.TERMINAL),
-    _own("GET", f"{_ENVIRONMENT}/ports", Rule.ANY),
-    _own("POST", f"{_ENVIRONMENT}/exec", Rule.TERMINAL, {"command": ["true"]}),
+    _own("POST", f"{_ENVIRONMENT}/stop", Rule.ENVIRONMENTS, stops=True),
+    _down("GET", f"{_ENVIRONMENT}/files", Rule.ANY),
+    _down("PUT", f"{_ENVIRONMENT}/files", Rule.TERMINAL, query="archive=tar.gz"),
+    _down("GET", f"{_ENVIRONMENT}/files/{{nothing}}", Rule.ANY),
+    _down("PUT", f"{_ENVIRONMENT}/files/{{nothing}}", Rule.TERMINAL),
+    _down("DELETE", f"{_ENVIRONMENT}/files/{{nothing}}", Rule.TERMINAL),
+    _down("GET", f"{_ENVIRONMENT}/ports", Rule.ANY),
+    _down("POST", f"{_ENVIRONMENT}/exec", Rule.TERMINAL, {"command": ["true"]}),
     _own("DELETE", _ENVIRONMENT, Rule.ENVIRONMENTS, uses_up=Target.ENVIRONMENT),
     Operation("GET", "/api/v1/events", Rule.ANY, endless=True),
     Operation("GET", "/api/v1/regions", Rule.ANY),

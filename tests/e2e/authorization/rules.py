@@ -62,7 +62,8 @@ class Operation:
 
     `owned`: the call names something of the owner's, which for others does not exist. `answer`: the status that all get
     from a public operation. `ends_caller`: an allowed call is made by a throw-away account. `uses_up`: it gets a target
-    of its own. `endless`: the answer is a stream. Values in braces are filled in from what the owner has.
+    of its own. `endless`: the answer is a stream. `stops`: the owner's environment is down from then on, also for those
+    below, which `finds_it_down` and so change nothing. Values in braces are filled in from what the owner has.
     """
 
     method: str
@@ -75,6 +76,8 @@ class Operation:
     ends_caller: bool = False
     uses_up: Target | None = None
     endless: bool = False
+    stops: bool = False
+    finds_it_down: bool = False
     variant: str = ""
 
     def __str__(self) -> str:
@@ -88,7 +91,7 @@ class Operation:
     @property
     def is_harmless(self) -> bool:
         """Whether allowed calls may be made at the same time."""
-        return self.method == "GET" or self.rule is Rule.PUBLIC
+        return self.method == "GET" or self.rule is Rule.PUBLIC or self.finds_it_down
 
 
 class Verdict(Enum):

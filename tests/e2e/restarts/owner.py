@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+from collections import defaultdict
 from contextlib import suppress
 from typing import Any
 
@@ -28,8 +29,10 @@ class Owner:
         self._ledger = ledger
         self._last_event_id = ""
         self._environment_id = ""
-        self._statuses: list[str] = []
+        # By environment: the first news of one may come before the answer with its id.
+        self._statuses: defaultdict[str, list[str]] = defaultdict(list)
         self._news = asyncio.Event()
+        self._listens = asyncio.Event()
         self.rounds = 0
         self.longest_wait_s = 0.0
 
@@ -37,6 +40,8 @@ class Owner:
         """Whole rounds until `stop`. Raises AssertionError or TimeoutError when what was taken was not done."""
         listening = asyncio.create_task(self._listen())
         try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await self._listens.wait()
             while not stop.is_set():
                 await self._round()
                 self.rounds += 1
@@ -46,7 +51,7 @@ class Owner:
                 await listening
 
     async def _round(self) -> None:
-        self._statuses, name = [], f"box-{secrets.token_hex(4)}"
+        name = f"box-{secrets.token_hex(4)}"
         created = await self._until_taken("POST", "/environments", json={"name": name, "template": "python"})
         self._environment_id = created["id"]
         await self._becomes("running")
@@ -93,10 +98,10 @@ class Owner:
         """By live events alone: one that a restart has swallowed is never heard of."""
         began = time.monotonic()
         async with asyncio.timeout(_PATIENCE_S):
-            while status not in self._statuses:
+            while status not in self._statuses[self._environment_id]:
                 self._news.clear()
                 await self._news.wait()
-        self._statuses.clear()
+        self._statuses[self._environment_id].clear()
         self.longest_wait_s = max(self.longest_wait_s, time.monotonic() - began)
 
     async def _listen(self) -> None:
@@ -106,6 +111,8 @@ class Owner:
             with suppress(httpx.HTTPError):
                 async with self._http.stream("GET", "/api/v1/events", headers=headers, timeout=60) as answer:
                     async for line in answer.aiter_lines():
+                        # The first one is said once nothing more is missed.
+                        self._listens.set()
                         self._take(line)
             await asyncio.sleep(0.2)
 
@@ -115,6 +122,6 @@ class Owner:
         assert line != "event: gap"
         if line.startswith("data: "):
             data = json.loads(line.removeprefix("data: "))["data"]
-            if data.get("environment_id") == self._environment_id and "status" in data:
-                self._statuses.append(data["status"])
+            if "status" in data:
+                self._statuses[data["environment_id"]].append(data["status"])
                 self._news.set()

@@ -16,7 +16,7 @@ from tests.support.phone import Phone
 
 # Without an echo of its own: what comes back is what `cat` was given, byte by byte.
 _ECHO = "PS1=; stty raw -echo; echo go$((1+1)); exec cat\n"
-_PATIENCE_S = 30.0
+_PATIENCE_S = 60.0
 _PAUSE_S = 0.05
 _KEY_S = 0.02
 _MOST_PENDING = 20

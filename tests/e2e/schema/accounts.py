@@ -9,7 +9,7 @@ from typing import Any
 import requests
 
 PASSWORD = "Passw0rd-of-a-test"
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 
 Headers = dict[str, str]
 

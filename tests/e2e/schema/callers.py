@@ -14,7 +14,7 @@ from schemathesis import Case, Response
 
 from tests.e2e.schema.accounts import PASSWORD, Account, Api, Headers
 
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 60.0
 _AUTH = "/api/v1/auth"
 EVENT_STREAM = "/api/v1/events"
 # They end the session or the account that asks: each such request gets a throw-away one.

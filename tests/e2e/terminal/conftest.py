@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.app import eventually
 from tests.support.phone import Phone
 from tests.support.stack import LocalStack
 
@@ -25,6 +27,22 @@ def at_replicas(stack: LocalStack, alice: Phone) -> tuple[Phone, Phone]:
     ports = [row["port"] for row in stack.status() if row["name"].startswith("terminal")]
     one, other = (Phone(f"http://127.0.0.1:{port}", alice.http, alice.token, alice.account) for port in ports)
     return one, other
+
+
+async def at_rest(phone: Phone, beyond: int) -> int:
+    """Until the user's only shell, having put out more than so much, puts out nothing for a second; how much it was."""
+    clock = asyncio.get_running_loop().time
+    offset, since = beyond, clock()
+
+    async def rests() -> bool:
+        nonlocal offset, since
+        (session,) = (await phone.http.get("/api/v1/terminal/sessions")).json()
+        if session["offset"] != offset:
+            offset, since = session["offset"], clock()
+        return offset > beyond and clock() - since > 1.0
+
+    await eventually(rests)
+    return offset
 
 
 def amount(name: str, usual: int) -> int:
