@@ -142,6 +142,9 @@ async def _run(
     failure = await _start(supervisor, stop_asked, reporter, start_timeout_seconds)
     if failure is None:
         async with taking_orders(paths.control, supervisor):
+            # Who is told that it is ready may give an order at once.
+            if not stop_asked.is_set():
+                supervisor.announce_ready()
             await stop_asked.wait()
     await supervisor.stop(failure)
     if failure is None:
@@ -193,6 +196,4 @@ async def _start(
     except ProvisioningError as error:
         reporter.problem(str(error))
         return str(error)
-    if not stop_asked.is_set():
-        supervisor.announce_ready()
     return None
