@@ -57,7 +57,7 @@ _PROBLEM = "application/problem+json"
 # What a stack in good health answers although it is a 5xx.
 _EXPECTED_5XX = {"/api/v1/auth/google": "google_not_configured"}
 
-pytestmark = pytest.mark.timeout(0 if _DEEP else 120)
+pytestmark = pytest.mark.timeout(0 if _DEEP else 300)
 schemathesis.openapi.format("password", st.text(max_size=60).map(PASSWORD.__add__))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import psutil
 
-from tests.support.stack import LocalStack
+from tests.support.stack import LocalStack, family
 
 MIB = 1024 * 1024
 
@@ -18,19 +18,12 @@ def in_use(stack: LocalStack, service: str = "") -> dict[str, int]:
     `service`: only its replicas.
     """
     names = {row["name"]: row["pid"] for row in stack.status() if row["name"].startswith(service) and row["pid"]}
-    return {name: sum(map(_own_bytes, _family(pid))) for name, pid in names.items()}
+    return {name: sum(map(_own_bytes, family(pid))) for name, pid in names.items()}
 
 
 def growth(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
     """MiB that each has more than before."""
     return {name: round((after[name] - count) / MIB) for name, count in before.items()}
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    return []
 
 
 def _own_bytes(process: psutil.Process) -> int:

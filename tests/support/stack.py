@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -108,9 +109,7 @@ class LocalStack:
                 continue
             if any(str(path).startswith((str(runtime), str(self.data_dir))) for path in paths):
                 found.add(process.pid)
-        alive = [psutil.Process(pid) for pid in found if psutil.pid_exists(pid)]
-        children = [child for process in alive for child in process.children(recursive=True)]
-        unique = {process.pid: process for process in [*alive, *children] if process.pid != os.getpid()}
+        unique = {process.pid: process for pid in found for process in family(pid) if process.pid != os.getpid()}
         return [process for process in unique.values() if _runs(process)]
 
     def kill_everything(self) -> None:
@@ -120,6 +119,14 @@ class LocalStack:
                 process.send_signal(signal.SIGKILL)
             except psutil.NoSuchProcess:
                 continue
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all below it; empty when it has ended."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def _runs(process: psutil.Process) -> bool:

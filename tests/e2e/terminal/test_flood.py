@@ -39,7 +39,6 @@ async def readers(alice: Phone, at_replicas: tuple[Phone, Phone], environment_id
         reader.wire.cut()
 
 
-@pytest.mark.timeout(200)
 async def test_yes_costs_no_memory_and_ends_with_ctrl_c(stack: LocalStack, alice: Phone, readers: list[Reader]) -> None:
     before = in_use(stack, "terminal")
     assert len(before) == 2

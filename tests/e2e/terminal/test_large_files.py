@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import Random
 
-import pytest
-
 from tests.e2e.terminal.conftest import amount
 from tests.support.memory import growth, in_use
 from tests.support.phone import Phone
@@ -61,7 +59,6 @@ async def pieces(count: int, digest: hashlib._Hash) -> AsyncIterator[bytes]:
         yield piece
 
 
-@pytest.mark.timeout(300)
 async def test_a_file_goes_up_and_comes_down_through_little_memory(stack: LocalStack, admin: Phone) -> None:
     """As an administrator, whose plan allows files of that size."""
     environment_id = await admin.create(name="large-files", template="ubuntu")

@@ -43,7 +43,6 @@ def replicas(stack: LocalStack) -> dict[str, int]:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(300)
 async def test_a_stream_survives_restarts_of_the_service(hurt: LocalStack) -> None:
     """By SIGTERM and SIGKILL in turn; each replica in turn, once all are back."""
     names = sorted(replicas(hurt))
