@@ -271,6 +271,7 @@ def _terms(settings: TerminalSettings) -> HoldTerms:
         hold_seconds=limits.hold_seconds,
         keep_seconds=settings.terminal_detached_seconds,
         bytes_per_second=limits.detached_bytes_per_second,
+        quiet_after_seconds=limits.quiet_after_seconds,
     )
 
 

@@ -39,6 +39,7 @@ class HoldTerms:
     hold_seconds: float
     keep_seconds: float
     bytes_per_second: int
+    quiet_after_seconds: float = 10.0
 
     def request(self) -> dict[str, Any]:
         """As the holder understands it."""
@@ -49,6 +50,7 @@ class HoldTerms:
             "hold_s": self.hold_seconds,
             "keep_s": self.keep_seconds,
             "pace": self.bytes_per_second,
+            "quiet_s": self.quiet_after_seconds,
         }
 
 

@@ -22,6 +22,7 @@ from libs.runtime.holder.inside.ring import Ring
 
 _READ_BYTES = 64 * 1024
 _INPUT_BYTES = 64 * 1024
+# As services had it before they said so.
 _QUIET_S = 10.0
 # After the shell has ended its children may still hold the terminal; output on its way arrives within this.
 _SETTLE_S = 0.3
@@ -50,6 +51,7 @@ class HeldShell:
         self._on_gone = on_gone
         self._window: int = request["window"]
         self._quiet: int = request["quiet"]
+        self._quiet_s: float = request.get("quiet_s", _QUIET_S)
         self._hold_s: float = request["hold_s"]
         self._keep_s: float = request["keep_s"]
         self._pace: int = request["pace"]
@@ -220,7 +222,7 @@ class HeldShell:
         self.ring.append(data)
         self._wrote_at = time.monotonic()
         if self._trimming is None:
-            self._trimming = self._loop.later(_QUIET_S, self._trim)
+            self._trimming = self._loop.later(self._quiet_s, self._trim)
         if self._attachment is not None:
             self._attachment.more()
         else:
@@ -278,11 +280,12 @@ class HeldShell:
     def _trim(self) -> None:
         self._trimming = None
         now = time.monotonic()
-        is_safe = self._attachment is not None or now >= self._held_until
-        if is_safe and now - self._wrote_at >= _QUIET_S:
+        # A shell that is paused rests because its output was not taken.
+        is_safe = self._has_room() if self._attachment is not None else now >= self._held_until
+        if is_safe and now - self._wrote_at >= self._quiet_s:
             self.ring.trim(self._quiet)
         elif self.ring.end - self.ring.start > self._quiet:
-            self._trimming = self._loop.later(_QUIET_S, self._trim)
+            self._trimming = self._loop.later(self._quiet_s, self._trim)
 
 
 def login_shell(environment: dict[bytes, bytes]) -> list[bytes]:

@@ -7,6 +7,7 @@ import binascii
 import marshal
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -317,6 +318,18 @@ class TestFoundAgain:
             return not await desk.lives(pid)
 
         await eventually(has_ended)
+
+    async def test_a_burst_is_kept_while_the_service_takes_nothing(self, held: Desk) -> None:
+        """Output that rests because nobody takes it has not reached those whom the service serves."""
+        shell = await held.start(replace(TERMS, quiet_after_seconds=0.05))
+        begin = shell.offset
+        await shell.write(b"seq 1000000\n")
+        while shell.offset - begin < 3_000_000:
+            await shell.read(65536)
+        # Ten times as long as it would take to be forgotten.
+        await asyncio.sleep(0.5)
+        await shell.release()
+        assert (await held.find()).offset <= begin
 
     async def test_after_the_hold_a_flood_runs_on_and_the_ring_forgets(self, held: Desk) -> None:
         terms = HoldTerms(1 << 20, 1 << 20, 1 << 18, hold_seconds=0.1, keep_seconds=60.0, bytes_per_second=64 << 20)
