@@ -12,7 +12,7 @@ from tests.e2e.restarts.typist import Typist
 from tests.support.app import eventually
 from tests.support.phone import signed_in
 
-_WARM_S = 60.0
+_WARM_S = 120.0
 
 
 class Load:
