@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import structlog
@@ -39,9 +40,11 @@ class TemplateService:
         images: Mapping[str, str] | None = None,
         pull_policies: Mapping[str, PullPolicy] | None = None,
         clock: Clock = utc_now,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`timer` gives seconds: it says what counting environments costs."""
         self._store = store
-        self._counts = CostlyNumbers(environments.count_by_template)
+        self._counts = CostlyNumbers(environments.count_by_template, timer)
         self._image_prefix = image_prefix
         self._images = images or {}
         self._pull_policies = pull_policies or {}

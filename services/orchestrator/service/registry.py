@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -55,7 +56,9 @@ class ClusterRegistry:
         clock: Clock,
         *,
         default: DefaultCluster,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`timer` gives seconds: it says what counting environments costs."""
         self._store = store
         self._environments = environments
         self._fleet = fleet
@@ -63,7 +66,7 @@ class ClusterRegistry:
         self._clock = clock
         self._default = default
         self._known: Sequence[Cluster] = ()
-        self._counts = CostlyNumbers(environments.count)
+        self._counts = CostlyNumbers(environments.count, timer)
         self._refreshing = asyncio.Lock()
         # In order; each once.
         self._news: dict[str, None] = {}

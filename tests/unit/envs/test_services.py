@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -282,14 +282,16 @@ class TestTemplates:
         self, templates: TemplateService, store: FakeEnvironments, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         counted: list[str] = []
+        seconds = itertools.count()
 
         async def slowly(name: str) -> int:
             counted.append(name)
-            await asyncio.sleep(0.05)
             return 3
 
         monkeypatch.setattr(store, "count_by_template", slowly)
-        service = TemplateService(FakeTemplates(), store, image_prefix="images", clock=lambda: NOW)
+        service = TemplateService(
+            FakeTemplates(), store, image_prefix="images", clock=lambda: NOW, timer=lambda: next(seconds)
+        )
         await service.seed()
         for _ in range(3):
             listed = await service.listed(category=None, status=None, sees_deprecated=True)

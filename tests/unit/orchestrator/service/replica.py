@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from libs.common.contracts.events import (
     EnvironmentCreated,
@@ -54,12 +54,18 @@ class Replica:
     """One replica, in memory; `runtimes` are the clusters it can reach, by what their connections say."""
 
     def __init__(
-        self, clusters: MemoryClusters, store: MemoryStore, clock: FakeClock, runtimes: dict[str | None, Moody]
+        self,
+        clusters: MemoryClusters,
+        store: MemoryStore,
+        clock: FakeClock,
+        runtimes: dict[str | None, Moody],
+        timer: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        """By `timer`, counting costs nothing."""
         self.clusters, self.store, self.clock, self.runtimes = clusters, store, clock, runtimes
         self.fleet = FleetRuntime(in_flight=4)
         default = DefaultCluster("home", "local")
-        self.registry = ClusterRegistry(clusters, store, self.fleet, self._make, clock, default=default)
+        self.registry = ClusterRegistry(clusters, store, self.fleet, self._make, clock, default=default, timer=timer)
         work = Work(Limits(), 15.0, 5.0, serving_since=START, jitter=lambda: 1.0)
         self.reconciler = Reconciler(store, self.fleet, self.registry, SEALER.open, clock=clock, work=work)
         self.dispatcher = Dispatcher(self.reconciler, store, self.fleet, clock, Pace(8, 3600.0, 0.5))

@@ -20,23 +20,29 @@ from libs.common.contracts.events import (
 )
 from services.orchestrator.domain import clusters as domain
 from services.orchestrator.domain.clusters import ClusterEdit
-from services.orchestrator.service import registry as service
+from services.orchestrator.service import dispatch
+from tests.support.leaping import leaping
 from tests.unit.orchestrator.memory import START, FakeClock, MemoryStore, eventually
 from tests.unit.orchestrator.memory_clusters import MemoryClusters, a_cluster
 from tests.unit.orchestrator.service.replica import Moody, Replica, a_ready_replica, a_wish
 
 
 class Counting(MemoryStore):
-    """`counted`: clusters whose environments were counted, which takes `seconds`."""
+    """`counted`: clusters whose environments were counted, which takes `seconds` by `timer`."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__()
         self.counted: list[str] = []
         self._seconds = seconds
+        self._now = 0.0
+
+    def timer(self) -> float:
+        return self._now
 
     async def count(self, cluster_id: str) -> int:
         self.counted.append(cluster_id)
-        await asyncio.sleep(self._seconds)
+        self._now += self._seconds
+        await asyncio.sleep(0)
         return await super().count(cluster_id)
 
 
@@ -59,10 +65,11 @@ class TestLocate:
         assert replica.runtimes["sealed a"].workspaces["env1"].generation == 2
         assert not replica.runtimes["sealed b"].runs("env1")
 
+    @leaping
     async def test_a_first_wish_waits_for_nobody_a_later_one_does(
-        self, replica: Replica, monkeypatch: pytest.MonkeyPatch
+        self, clusters: MemoryClusters, store: MemoryStore, clock: FakeClock
     ) -> None:
-        monkeypatch.setattr(service, "ANSWER_TIMEOUT_S", 0.01)
+        replica = await a_ready_replica(clusters, store, clock)
         replica.runtimes["sealed b"].away = True
         replica.runtimes[None].hangs = True
         await replica.step(
@@ -107,9 +114,9 @@ class TestPlace:
     async def test_where_counting_takes_its_time_not_every_placement_waits_for_it(
         self, clusters: MemoryClusters, clock: FakeClock
     ) -> None:
-        store = Counting(seconds=0.05)
+        store = Counting(seconds=1.0)
         clusters.have(a_cluster("a", connection_sealed="all"), a_cluster("b", connection_sealed="all"))
-        replica = Replica(clusters, store, clock, {None: Moody(), "all": Moody()})
+        replica = Replica(clusters, store, clock, {None: Moody(), "all": Moody()}, store.timer)
         await replica.watch.prepare()
         wishes = [a_wish(f"env{number}") for number in range(6)]
         await replica.step(*wishes)
@@ -182,8 +189,8 @@ class TestWatching:
     async def test_one_that_is_away_is_not_looked_through_again_and_again(
         self, replica: Replica, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("services.orchestrator.service.dispatch._WATCH_AGAIN_S", 0.001)
-        monkeypatch.setattr("services.orchestrator.service.dispatch._LASTS_S", 0.05)
+        monkeypatch.setattr(dispatch, "_WATCH_AGAIN_S", 0.001)
+        monkeypatch.setattr(dispatch, "_LASTS_S", 3600.0)
         a = replica.runtimes["sealed a"]
         await replica.step(a_wish())
         a.away = True
@@ -199,6 +206,9 @@ class TestWatching:
         try:
             await eventually(lambda: a.calls["watch"] > 30)
             assert looked == [None]
+            monkeypatch.setattr(dispatch, "_LASTS_S", 0.01)
+            begun = a.calls["watch"]
+            await eventually(lambda: a.calls["watch"] > begun)
             a.away = False
             await eventually(lambda: looked == [None, "a"])
         finally:

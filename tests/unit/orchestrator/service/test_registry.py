@@ -15,8 +15,8 @@ from libs.common.contracts.events import (
 )
 from libs.runtime.port import RuntimeUnavailableError
 from services.orchestrator.domain import clusters as domain
-from services.orchestrator.service import registry as service
 from services.orchestrator.service.registry import DefaultCluster
+from tests.support.leaping import leaping
 from tests.unit.orchestrator.memory import START, FakeClock, MemoryStore
 from tests.unit.orchestrator.memory_clusters import MemoryClusters, a_cluster
 from tests.unit.orchestrator.service.replica import Moody, Replica, a_ready_replica, a_wish
@@ -147,10 +147,11 @@ class TestAway:
         await other.watch.refresh()
         assert list(await other.store.due(other.clock(), 10)) == ["env1"]
 
+    @leaping
     async def test_one_that_hangs_is_away_and_the_others_are_checked(
-        self, replica: Replica, monkeypatch: pytest.MonkeyPatch
+        self, clusters: MemoryClusters, store: MemoryStore, clock: FakeClock
     ) -> None:
-        monkeypatch.setattr(service, "ANSWER_TIMEOUT_S", 0.01)
+        replica = await a_ready_replica(clusters, store, clock)
         replica.runtimes["sealed a"].hangs = True
         replica.runtimes["sealed b"].away = True
         for _ in range(2):
