@@ -52,7 +52,7 @@ def test_a_zombie_is_dead(sleeper: subprocess.Popen[bytes]) -> None:
     info = read_process(sleeper.pid)
     assert info is not None
     sleeper.kill()
-    assert wait_for_exit(sleeper.pid, info.start, 5)
+    assert wait_for_exit(sleeper.pid, info.start, 60)
     assert not is_alive(sleeper.pid, info.start)
     sleeper.wait()
     assert read_process(sleeper.pid) is None
@@ -65,7 +65,7 @@ def test_signals_only_reach_the_very_process(sleeper: subprocess.Popen[bytes]) -
         table.signal([replace(info, start=info.start + 1)], signal.SIGKILL)
         assert not wait_for_exit(sleeper.pid, info.start, 0.05)
         table.signal([info], signal.SIGKILL)
-        assert wait_for_exit(sleeper.pid, info.start, 5)
+        assert wait_for_exit(sleeper.pid, info.start, 60)
         sleeper.wait()
         table.signal([info], signal.SIGKILL)
 

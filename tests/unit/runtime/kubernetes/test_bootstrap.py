@@ -55,7 +55,7 @@ def lines_until(process: subprocess.Popen[bytes], start: bytes) -> list[bytes]:
 def end(process: subprocess.Popen[bytes]) -> int:
     """As a node does, by SIGTERM to the first process."""
     process.send_signal(signal.SIGTERM)
-    return process.wait(timeout=10)
+    return process.wait(timeout=60)
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=" ".join)

@@ -73,4 +73,4 @@ async def test_dropping_wakes_whoever_waits() -> None:
     reading = asyncio.ensure_future(inbox.read(10))
     await asyncio.sleep(0)
     inbox.end(drop=True)
-    assert await asyncio.wait_for(reading, 1) == b""
+    assert await asyncio.wait_for(reading, 60) == b""
