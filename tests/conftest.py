@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import httpx
 import hypothesis
 import nats
 import pytest
@@ -22,14 +24,25 @@ from libs.common.settings import CommonSettings
 from tests.support.servers import Servers, servers
 
 # A slow machine is no bug; timings belong into benchmarks.
-hypothesis.settings.register_profile("devpocket", deadline=None)
+hypothesis.settings.register_profile(
+    "devpocket", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("devpocket")
+
+# httpx gives up after five seconds unless it is told otherwise: a busy machine takes as long now and then. It has one
+# object for all who do not say how long they wait.
+_patience = inspect.signature(httpx.Client).parameters["timeout"].default
+_patience.connect = _patience.read = _patience.write = _patience.pool = 60.0
 
 # A run in the background of a script, or below nohup, is born deaf to these, and so would all that it starts be: shells
 # that no Ctrl-C interrupts, stacks that do not hear a hangup. A handler stays with us; what we start is not born deaf.
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda _number, _frame: None)
+
+# Where no service has set logs up, rich would take a third of a second to draw each traceback.
+*_others, _ = structlog.get_config()["processors"]
+structlog.configure([*_others, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
 
 SettingsT = TypeVar("SettingsT", bound=CommonSettings)
 

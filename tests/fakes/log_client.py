@@ -9,7 +9,7 @@ from typing import Any
 
 from services.terminal.protocol import Frame
 
-_TIMEOUT_S = 10.0
+_TIMEOUT_S = 60.0
 
 
 class LogClient:

@@ -102,7 +102,7 @@ class TappedLogs:
 
     async def until(self, done: Callable[[TappedLogs], bool]) -> None:
         """Wait for a state of this object."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(60), self._changed:
             await self._changed.wait_for(lambda: done(self))
 
     async def logs(

@@ -22,7 +22,7 @@ from pathlib import Path
 from libs.cli.stack.ports import claimed, is_free
 
 _START_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)

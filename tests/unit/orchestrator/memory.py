@@ -234,7 +234,7 @@ class MemoryHistory:
         return environment_id in self.deleted
 
 
-async def eventually(condition: Callable[[], bool], *, patience_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], *, patience_s: float = 60.0) -> None:
     """Until it holds; raises TimeoutError. For states that nothing announces to a test."""
     async with asyncio.timeout(patience_s):
         while not condition():  # noqa: ASYNC110

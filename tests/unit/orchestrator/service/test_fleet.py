@@ -67,7 +67,7 @@ class TestRouting:
         await eventually(lambda: len(b._watchers) == 1)
         a.crash("env1")
         b.crash("env2")
-        observed = await asyncio.wait_for(heard.get(), 5)
+        observed = await asyncio.wait_for(heard.get(), 60)
         assert (observed.ref.environment_id, observed.phase) == ("env2", WorkspacePhase.FAILED)
         listening.cancel()
         await asyncio.gather(listening, return_exceptions=True)
@@ -96,13 +96,13 @@ class TestBounds:
         stuck, well = Counting(), FakeRuntime()
         fleet = a_fleet(in_flight=2, stuck=stuck, well=well)
         waiting = [asyncio.create_task(fleet.ensure(spec("stuck", f"env{number}"))) for number in range(6)]
-        await asyncio.wait_for(stuck.entered.wait(), 5)
+        await asyncio.wait_for(stuck.entered.wait(), 60)
         await eventually(lambda: stuck.busy == 2)
-        await asyncio.wait_for(fleet.ensure(spec("well")), 5)
-        assert await asyncio.wait_for(fleet.inspect(ref("stuck")), 5) is None
-        assert await asyncio.wait_for(fleet.check("stuck"), 5) == "fake"
+        await asyncio.wait_for(fleet.ensure(spec("well")), 60)
+        assert await asyncio.wait_for(fleet.inspect(ref("stuck")), 60) is None
+        assert await asyncio.wait_for(fleet.check("stuck"), 60) == "fake"
         stuck.let_go.set()
-        await asyncio.wait_for(asyncio.gather(*waiting), 5)
+        await asyncio.wait_for(asyncio.gather(*waiting), 60)
         assert (stuck.most, stuck.calls["ensure"]) == (2, 6)
 
     async def test_a_call_that_is_given_up_gives_its_place_back(self) -> None:
@@ -110,7 +110,7 @@ class TestBounds:
         fleet = a_fleet(in_flight=1, a=slow)
         for number in range(3):
             call = asyncio.create_task(fleet.ensure(spec("a", f"env{number}")))
-            await asyncio.wait_for(slow.entered.wait(), 5)
+            await asyncio.wait_for(slow.entered.wait(), 60)
             slow.entered.clear()
             call.cancel()
             await asyncio.gather(call, return_exceptions=True)
@@ -138,7 +138,7 @@ class TestHold:
         slow = SlowRuntime()
         fleet = a_fleet(in_flight=1, a=slow)
         first = asyncio.create_task(fleet.ensure(spec("a")))
-        await asyncio.wait_for(slow.entered.wait(), 5)
+        await asyncio.wait_for(slow.entered.wait(), 60)
         second = asyncio.create_task(fleet.ensure(spec("a", "env2")))
         await asyncio.sleep(0)
         fleet.hold("a", "It is away.")
@@ -183,7 +183,7 @@ class TestCredentials:
         old, new = SlowRuntime(), FakeRuntime()
         fleet = a_fleet(a=old)
         going = asyncio.create_task(fleet.ensure(spec("a")))
-        await asyncio.wait_for(old.entered.wait(), 5)
+        await asyncio.wait_for(old.entered.wait(), 60)
         assert not fleet.put("a", "a", FakeRuntime)
         assert fleet.put("a", "other", lambda: new)
         await fleet.ensure(spec("a", "env2"))
