@@ -24,6 +24,7 @@ from libs.common.contracts.events import (
 )
 from libs.runtime.port import ObservedWorkspace, WorkspaceSpec
 from services.orchestrator.domain.model import Change, Environment, Limits
+from services.orchestrator.service import dispatch
 from services.orchestrator.service.dispatch import Dispatcher, Pace
 from services.orchestrator.service.reconcile import Reconciler
 from services.orchestrator.service.wishes import Wishes
@@ -148,13 +149,20 @@ class TestWatch:
         assert store.reported("env1").count(RuntimeLost) == 2
         assert runtime.calls["ensure"] == 3
 
-    async def test_a_watch_that_breaks_is_taken_up_again_with_a_look_at_everything(self, store: MemoryStore) -> None:
+    async def test_a_watch_that_breaks_is_taken_up_again_with_a_look_at_everything(
+        self, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("_WATCH_AGAIN_S", "_LASTS_S"):
+            monkeypatch.setattr(dispatch, name, 0.01)
+
         class DeafRuntime(FakeRuntime):
             watches = 0
+            breaks = asyncio.Event()
 
             async def watch(self) -> AsyncIterator[ObservedWorkspace]:
                 self.watches += 1
                 if self.watches == 1:
+                    await self.breaks.wait()
                     raise ConnectionError("watch is gone")
                 async for observed in super().watch():
                     yield observed
@@ -162,8 +170,9 @@ class TestWatch:
         runtime = DeafRuntime()
         async with replica(store, runtime, scan_interval_s=60) as (_, wishes):
             await wishes.accept(wish())
-            await eventually(lambda: runtime.runs("env1"))
+            await eventually(lambda: store.reported("env1")[-1:] == [RuntimeRunning])
             runtime.vanish("env1")
+            runtime.breaks.set()
             await eventually(lambda: RuntimeLost in store.reported("env1"))
             assert runtime.watches == 2
 
@@ -179,7 +188,7 @@ class TestScan:
         runtime = FakeRuntime()
         async with replica(store, runtime, limits=Limits(resync_s=0.05)) as (_, wishes):
             await wishes.accept(wish())
-            await eventually(lambda: runtime.runs("env1"))
+            await eventually(lambda: store.reported("env1")[-1:] == [RuntimeRunning])
             runtime.vanish("env1")
             await eventually(lambda: store.reported("env1")[-2:] == [RuntimeLost, RuntimeRunning])
 
@@ -231,7 +240,7 @@ class TestStart:
 class TestStop:
     async def test_work_at_hand_may_finish(self, store: MemoryStore) -> None:
         runtime = SlowRuntime()
-        async with replica(store, runtime, finish_s=5) as (_, wishes):
+        async with replica(store, runtime, finish_s=60) as (_, wishes):
             await wishes.accept(wish())
             await runtime.entered.wait()
             asyncio.get_running_loop().call_later(0.05, runtime.let_go.set)
@@ -240,7 +249,7 @@ class TestStop:
 
     async def test_work_that_takes_too_long_is_cancelled_and_its_lease_given_back(self, store: MemoryStore) -> None:
         runtime = SlowRuntime()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async with replica(store, runtime, finish_s=0.05) as (_, wishes):
                 await wishes.accept(wish())
                 await runtime.entered.wait()
