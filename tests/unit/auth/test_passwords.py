@@ -34,15 +34,16 @@ class TestBcryptHasher:
         assert await hasher.hash("Aa1aaaaa") != await hasher.hash("Aa1aaaaa")
 
     async def test_without_a_hash_nothing_matches_and_it_takes_as_long(self) -> None:
-        hasher = BcryptHasher(cost=9, workers=1)
+        hasher = BcryptHasher(cost=8, workers=1)
         hashed = await hasher.hash("Aa1aaaaa")
 
+        # By what the processor does: what it does for others as well is nobody's to promise.
         async def fastest(against: str | None) -> float:
             times = []
             for _ in range(5):
-                started = time.perf_counter()
+                started = time.process_time()
                 assert not await hasher.verify("Bb2bbbbb", against)
-                times.append(time.perf_counter() - started)
+                times.append(time.process_time() - started)
             return min(times)
 
         known, unknown = await fastest(hashed), await fastest(None)
@@ -50,7 +51,7 @@ class TestBcryptHasher:
         assert unknown > known / 2
 
     async def test_a_flood_is_refused_rather_than_queued(self) -> None:
-        hasher = BcryptHasher(cost=6, workers=1)
+        hasher = BcryptHasher(cost=4, workers=1)
         answers = await asyncio.gather(*(hasher.verify("x", None) for _ in range(200)), return_exceptions=True)
         hasher.close()
         assert answers.count(False) == 64
@@ -60,7 +61,7 @@ class TestBcryptHasher:
         assert refused[0].message == "Too many people are signing in right now, please try again in a moment"
 
     async def test_who_hangs_up_makes_room(self) -> None:
-        hasher = BcryptHasher(cost=6, workers=1)
+        hasher = BcryptHasher(cost=4, workers=1)
         waiting = [asyncio.create_task(hasher.verify("x", None)) for _ in range(64)]
         await asyncio.sleep(0)
         with pytest.raises(UnavailableError):

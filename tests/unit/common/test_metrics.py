@@ -69,8 +69,9 @@ class TestAsked:
         asked, registry = _asked(ask, keep_s=0)
         await asked.refresh()
         assert registry.get_sample_value(_DEPTH.name) == 7
-        await asyncio.sleep(0.01)
-        await asked.refresh()
+        while answers:
+            # Twenty times as long as the first answer took has to pass.
+            await asked.refresh()
         assert registry.get_sample_value(_DEPTH.name) is None
 
     async def test_who_gives_no_answer_holds_up_nobody(self) -> None:
@@ -79,9 +80,8 @@ class TestAsked:
             raise AssertionError
 
         asked, registry = _asked(ask, limit_s=0.05)
-        started = time.monotonic()
-        await asked.refresh()
-        assert time.monotonic() - started < 2
+        async with asyncio.timeout(60):
+            await asked.refresh()
         assert registry.get_sample_value(_DEPTH.name) is None
 
 

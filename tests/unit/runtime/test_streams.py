@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from libs.runtime.local.streams import HIGH_WATER_BYTES, DescriptorReader, DescriptorWriter
+from tests.support.app import eventually
 
 
 @pytest.fixture
@@ -28,9 +29,15 @@ async def test_reading_ahead_is_bounded_and_goes_on(pipe: tuple[int, int]) -> No
     reader, writer = DescriptorReader(pipe[0]), DescriptorWriter(pipe[1])
     total = HIGH_WATER_BYTES * 4
     writing = asyncio.ensure_future(writer.write(bytes(total)))
-    await asyncio.sleep(0.2)
+
+    async def is_full() -> bool:
+        return reader.buffered_bytes >= HIGH_WATER_BYTES
+
+    await eventually(is_full)
+    for _ in range(20):  # in which it would read on
+        await asyncio.sleep(0)
     assert not writing.done()
-    assert HIGH_WATER_BYTES <= reader.buffered_bytes < HIGH_WATER_BYTES + 65536
+    assert reader.buffered_bytes < HIGH_WATER_BYTES + 65536
     got = 0
     while got < total:
         got += len(await reader.read(10_000))
