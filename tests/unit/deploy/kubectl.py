@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 State = dict[str, Any]
 
 
@@ -37,7 +35,7 @@ def main(arguments: list[str], state: State) -> int:
         case ["get", "secret", "devpocket-secrets", *options]:
             return get_secret(state, options)
         case ["apply", "--server-side", *_]:
-            state["secret"] = yaml.safe_load(sys.stdin)["data"]  # type: ignore[no-untyped-call]
+            state["secret"] = parsed(sys.stdin.read())[0]["data"]
         case ["apply", "--dry-run=server", *_]:
             return refuse("admission webhook denied the request") if state["refuses"] else 0
         case ["apply", "--filename", file, "--selector", selector]:
@@ -61,6 +59,13 @@ def main(arguments: list[str], state: State) -> int:
         case _:
             return refuse(f"the stand-in does not know {words}")
     return 0
+
+
+def parsed(text: str) -> list[State]:
+    """The objects of a file. Scripts call this program dozens of times, and few of the calls need a parser."""
+    import yaml
+
+    return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def say(text: str) -> None:
@@ -95,7 +100,7 @@ def selected(item: State, selector: str) -> bool:
 
 def apply(state: State, file: str, selector: str) -> None:
     """Deployments get a revision when their image is another one."""
-    for item in yaml.safe_load_all(Path(file).read_text()):  # type: ignore[no-untyped-call]
+    for item in parsed(Path(file).read_text()):
         name = item["metadata"]["name"]
         if not selected(item, selector):
             continue

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import yaml
+
 from tests.unit.deploy import kubectl
 from tests.unit.deploy.manifests import ROOT, builder
 
@@ -41,7 +43,10 @@ class Cluster:
         self._programs = folder / "bin"
         self._programs.mkdir()
         program = self._programs / "kubectl"
-        program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(kubectl.__file__)} "$@"\n')
+        # Without `site` it starts in half the time.
+        python, packages = shlex.quote(sys.executable), shlex.quote(str(Path(yaml.__file__).parents[1]))
+        script = shlex.quote(kubectl.__file__)
+        program.write_text(f'#!/bin/sh\nPYTHONPATH={packages} exec {python} -S {script} "$@"\n')
         program.chmod(0o755)
         self._place.write_text(json.dumps(_EMPTY))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import pytest
 from kubernetes_validate.utils import validate
@@ -15,12 +14,13 @@ DOCKERFILE = (ROOT / "deploy" / "gateway" / "Dockerfile").read_text()
 START = (ROOT / "deploy" / "gateway" / "start.sh").read_text()
 
 
-@pytest.fixture
-def objects(tmp_path: Path) -> dict[str, Manifest]:
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
     """The base with the component, by kind and name."""
-    base, component = (os.path.relpath(KUBERNETES / part, tmp_path) for part in ("base", "components/gateway-tls"))
-    (tmp_path / "kustomization.yaml").write_text(f"resources: [{base}]\ncomponents: [{component}]\n")
-    return {f"{item['kind']}/{item['metadata']['name']}": item for item in build(tmp_path)}
+    folder = tmp_path_factory.mktemp("overlay")
+    base, component = (os.path.relpath(KUBERNETES / part, folder) for part in ("base", "components/gateway-tls"))
+    (folder / "kustomization.yaml").write_text(f"resources: [{base}]\ncomponents: [{component}]\n")
+    return {f"{item['kind']}/{item['metadata']['name']}": item for item in build(folder)}
 
 
 def test_the_image_finds_the_secret_and_may_read_it(objects: dict[str, Manifest]) -> None:

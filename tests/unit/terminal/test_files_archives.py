@@ -169,10 +169,10 @@ class TestGunzip:
             self._unpacked(spoil(gzip.compress(b"data")), 1000)
 
     def _unpacked(self, data: bytes, step: int) -> bytes:
-        gunzip, out = Gunzip(), b""
+        gunzip, out = Gunzip(), bytearray()
         for at in range(0, len(data), step):
             for piece in gunzip.feed(data[at : at + step]):
                 assert 0 < len(piece) <= 256 * 1024
                 out += piece
         gunzip.finish()
-        return out
+        return bytes(out)
