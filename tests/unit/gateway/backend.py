@@ -19,7 +19,7 @@ from tests.support.servers import free_port
 
 _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 _PIECE = b"x" * 65536
-_START_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 60.0
 
 
 async def _echo(request: Request) -> Response:

@@ -63,8 +63,11 @@ class TestAnswers:
     def test_a_flood_is_a_problem(self, start_gateway: StartGateway) -> None:
         url = start_gateway(requests_per_second=1)
         with httpx.Client() as client:
-            responses = [client.get(f"{url}/api/v1/auth/me") for _ in range(6)]
-        assert [response.status_code for response in responses[:3]] == [502, 502, 502]
+            responses = [client.get(f"{url}/api/v1/auth/me") for _ in range(3)]
+            assert {response.status_code for response in responses} == {502}
+            # On a busy machine some more than the three at once are let through: one in each second.
+            while responses[-1].status_code == 502:
+                responses.append(client.get(f"{url}/api/v1/auth/me"))
         last = responses[-1]
         assert (last.status_code, last.json()["code"]) == (429, "rate_limited")
         assert last.headers["retry-after"] == "1"
@@ -85,7 +88,7 @@ class TestAnswers:
 
     def test_an_unreadable_request_is_a_problem(self, start_gateway: StartGateway) -> None:
         host, _, port = start_gateway().removeprefix("http://").partition(":")
-        with socket.create_connection((host, int(port)), timeout=5) as client:
+        with socket.create_connection((host, int(port)), timeout=60) as client:
             client.sendall(b"GET /nowhere HTTP/1.1\r\nHost: here\r\nContent-Length: many\r\n\r\n")
             head, _, body = client.makefile("rb").read().partition(b"\r\n\r\n")
         assert b"400 Bad Request" in head

@@ -69,13 +69,13 @@ class Image:
             yield log
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
     def refusal(self, **settings: str) -> str:
         """What it says when it does not start."""
         log = self.temp / "output.log"
         with log.open("w") as output:
-            assert self.start(output, **settings).wait(10) == 1
+            assert self.start(output, **settings).wait(60) == 1
         return log.read_text()
 
 

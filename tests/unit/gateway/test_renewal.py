@@ -52,7 +52,7 @@ async def test_a_renewal_loses_no_request(paths: StackPaths, backend: str) -> No
 
     async def be_at_it() -> int:
         sent = 0
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
             while not over.is_set():
                 assert (await client.post("/api/v1/auth/login", json={})).status_code == 200
                 sent += 1
@@ -68,7 +68,7 @@ async def test_a_renewal_loses_no_request(paths: StackPaths, backend: str) -> No
         assert not (paths.gateway / "temp" / "leaving").exists()
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 async def test_what_nginx_refuses_changes_nothing(paths: StackPaths, backend: str, tmp_path: Path) -> None:
@@ -89,4 +89,4 @@ async def test_what_nginx_refuses_changes_nothing(paths: StackPaths, backend: st
             assert (await client.post("/api/v1/auth/login")).status_code == 200
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)

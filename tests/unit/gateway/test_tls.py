@@ -18,7 +18,7 @@ HSTS = "strict-transport-security"
 def handshake(url: str, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> Spoken:
     """Raises SSLError."""
     place = urlsplit(url)
-    plain = socket.create_connection((place.hostname, place.port), timeout=5)
+    plain = socket.create_connection((place.hostname, place.port), timeout=60)
     with context.wrap_socket(plain, server_hostname="localhost", session=session) as tls:
         # TLS 1.3 sends its session with the first answer.
         tls.sendall(b"GET /health HTTP/1.0\r\n\r\n")
@@ -153,6 +153,6 @@ class TestBesideTls:
 
     def test_what_cannot_be_read_is_still_a_problem(self, beside: Beside) -> None:
         place = urlsplit(beside.plain)
-        with socket.create_connection((place.hostname, place.port), timeout=5) as client:
+        with socket.create_connection((place.hostname, place.port), timeout=60) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
             assert b'"code":"bad_request"' in client.makefile("rb").read()
