@@ -65,7 +65,8 @@ def parsed(text: str) -> list[State]:
     """The objects of a file. Scripts call this program dozens of times, and few of the calls need a parser."""
     import yaml
 
-    return list(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return list(yaml.load_all(text, Loader=loader))  # type: ignore[no-untyped-call]
 
 
 def say(text: str) -> None:
