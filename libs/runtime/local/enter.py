@@ -14,7 +14,7 @@ from pathlib import Path
 from libs.runtime.local.environment import CARRIER, CLEAN_ENVIRONMENT, ENTER_SCRIPT, carrier_text, workspace_environment
 from libs.runtime.local.isolation import Isolation, drop_privileges, find_program
 from libs.runtime.local.launcher import rlimits_without_cgroups, spawn
-from libs.runtime.local.processes import is_alive, open_pidfd
+from libs.runtime.local.processes import ProcessInfo, is_alive, open_pidfd, parse_stat
 from libs.runtime.local.records import RunRecord
 from libs.runtime.local.sandbox import WORKSPACE, login_shell
 from libs.runtime.port import TerminalSize, WorkspaceNotRunningError, WorkspaceSpec
@@ -23,6 +23,8 @@ _TIOCSPTLCK = 0x40045431
 _TIOCGPTPEER = 0x5441
 _NS_GET_USERNS = 0xB701
 _NAMESPACES = {"mnt": "mount", "uts": "uts", "ipc": "ipc", "net": "net", "pid": "pid", "cgroup": "cgroup"}
+# Longer than a line of /proc/<pid>/stat.
+_STATUS_BYTES = 4096
 _RLIMIT_NAMES = {2: "data", 6: "nproc"}
 # Runs on the host, as the service's user, with nothing of the user's in reach: joins the cgroups, takes the limits.
 _OUTSIDE_SCRIPT = (
@@ -89,7 +91,7 @@ class Anchor:
 class Entered:
     """A process on its way into a workspace. `handle` is the pidfd of `pid`, which stands for it on the host.
 
-    `status` becomes readable when the command is about to run (one byte) or never will (end of file).
+    `status` becomes readable when the command is about to run or never will; `leader` is what it says then.
     With a terminal `stdin` and `stdout` are the same descriptor, and `stderr` is -1.
     """
 
@@ -101,6 +103,13 @@ class Entered:
     stderr: int
     anchor: Anchor
     run: RunRecord
+
+    def leader(self) -> ProcessInfo | None:
+        """The first process of the session that was entered; None when its command will not run."""
+        told = parse_stat(os.read(self.status, _STATUS_BYTES))
+        # On the host it must be our child: whatever else the user's processes may have written there is none of theirs.
+        is_ours = told is not None and (self.run.isolation != Isolation.PLAIN or told.pid == self.pid)
+        return told if is_ours else None
 
 
 def enter(

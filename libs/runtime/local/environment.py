@@ -2,8 +2,8 @@
 
 Programs that run as root on the way into a sandbox (nsenter, setpriv) must never see a variable that a user chose:
 LD_PRELOAD alone would be enough. And nothing secret may show on a command line. So all variables travel as one
-variable of a fixed name whose value is shell text, and `ENTER_SCRIPT`, already running as the workspace's user,
-turns it into the real ones.
+variable of a fixed name whose value is shell text, and one of the scripts here, already running as the workspace's
+user, turns it into the real ones.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from libs.runtime.port import WorkspaceRejectedError, WorkspaceSpec
 
 CARRIER = "DEVPOCKET_ENTER"
-# Arguments: the directory to start in, then the command. Descriptor 3 tells the driver that the command is next.
-ENTER_SCRIPT = (
-    f'eval "${CARRIER}"; unset {CARRIER}; cd -- "$1" || cd /; unset OLDPWD; shift; '
-    'printf . >&3; exec 3>&- 4<&-; exec "$@"'
-)
+# Arguments: the directory to start in, then the command. Descriptor 3 tells that the command is next.
+_SCRIPT = f'eval "${CARRIER}"; unset {CARRIER}; cd -- "$1" || cd /; unset OLDPWD; shift; %s; exec 3>&- 4<&-; exec "$@"'
+STARTUP_SCRIPT = _SCRIPT % "printf . >&3"
+# It tells who it is, in the kernel's words: whoever looks for it afterwards may come too late.
+ENTER_SCRIPT = _SCRIPT % f'IFS= read -r {CARRIER} < /proc/$$/stat; printf %s "${CARRIER}" >&3; unset {CARRIER}'
 # What the privileged programs themselves run with.
 CLEAN_ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C"}
 

@@ -13,7 +13,6 @@ from libs.runtime.local.isolation import Isolation
 from libs.runtime.local.processes import (
     ProcessInfo,
     ProcessTable,
-    children_of,
     innermost_pid,
     is_alive,
     wait_until_gone,
@@ -65,10 +64,6 @@ class Members:
         """The pid that this run's table has for a process of the host; 0 when it is gone."""
         return host_pid if self._run.isolation == Isolation.PLAIN else innermost_pid(host_pid)
 
-    def read(self, pid: int) -> ProcessInfo | None:
-        """One process by its number in this run's table."""
-        return self._table.read(pid) if self._table is not None else None
-
     def _belongs(self, info: ProcessInfo) -> bool:
         """In a sandbox everybody does. Without one: the workspace's own uid (as root), else the mark in the
         environment that every process inherits, which is the best there is."""
@@ -93,14 +88,6 @@ def members_of(environment_id: str, run: RunRecord) -> Iterator[Members]:
     finally:
         if table is not None:
             table.close()
-
-
-def leader_of(environment_id: str, run: RunRecord, entered_pid: int) -> ProcessInfo | None:
-    """The first process of a session that was entered; None when it has ended."""
-    # On the host a sandboxed process is the child of the nsenter that waits for it.
-    child = entered_pid if run.isolation == Isolation.PLAIN else next(iter(children_of(entered_pid)), 0)
-    with members_of(environment_id, run) as members:
-        return members.read(members.number_inside(child))
 
 
 def end_session(environment_id: str, run: RunRecord, leader: ProcessInfo) -> None:

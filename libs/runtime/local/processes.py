@@ -12,6 +12,8 @@ from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _DEAD = ("Z", "X")
+# Behind the name, up to the last one that is looked at.
+_STAT_WORDS = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class ProcessTable:
 
     def read(self, pid: int) -> ProcessInfo | None:
         """What the kernel says of a pid, or None when there is no such process."""
-        return _read_stat(pid, f"{pid}/stat", self._directory)
+        return _read_stat(f"{pid}/stat", self._directory)
 
     def living(self, wanted: Callable[[ProcessInfo], bool] = lambda _: True) -> list[ProcessInfo]:
         """All processes that run and are wanted."""
@@ -91,7 +93,7 @@ class ProcessTable:
             except OSError:
                 continue
             try:
-                now = _read_stat(info.pid, "stat", handle)
+                now = _read_stat("stat", handle)
                 if now is not None and now.start == info.start:
                     for number in signals:
                         signal.pidfd_send_signal(handle, number)
@@ -103,22 +105,30 @@ class ProcessTable:
 
 def read_process(pid: int) -> ProcessInfo | None:
     """What the kernel says of a pid of this namespace, or None when there is no such process."""
-    return _read_stat(pid, f"/proc/{pid}/stat", None)
+    return _read_stat(f"/proc/{pid}/stat", None)
 
 
-def _read_stat(pid: int, path: str, directory: int | None) -> ProcessInfo | None:
+def _read_stat(path: str, directory: int | None) -> ProcessInfo | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
         try:
             text = os.read(fd, 4096)
         finally:
             os.close(fd)
-        # The program's name, in parentheses, may hold anything, also spaces and parentheses.
-        rest = text[text.rindex(b")") + 2 :].split()
-    except (FileNotFoundError, ProcessLookupError, ValueError):
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return parse_stat(text)
+
+
+def parse_stat(text: bytes) -> ProcessInfo | None:
+    """What a /proc/<pid>/stat says; None when it is none."""
+    # The program's name, in parentheses, may hold anything, also spaces and parentheses.
+    number, _, named = text.partition(b" ")
+    rest = named[named.rfind(b")") + 2 :].split()
+    if not number.isdigit() or len(rest) < _STAT_WORDS:
         return None
     return ProcessInfo(
-        pid=pid,
+        pid=int(number),
         state=rest[0].decode(),
         parent=int(rest[1]),
         session=int(rest[3]),
@@ -181,14 +191,3 @@ def wait_until_gone(find: Callable[[], list[ProcessInfo]], timeout_seconds: floa
         time.sleep(pause)
         pause = min(pause * 2, 0.05)
     return left
-
-
-def children_of(pid: int) -> list[int]:
-    """Pids of a process's children."""
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            return [int(child) for child in file.read().split()]
-    except FileNotFoundError:
-        # A kernel without CONFIG_PROC_CHILDREN (or no such process, then nothing has it as its parent).
-        with ProcessTable.of_host() as table:
-            return [info.pid for info in table.living(lambda info: info.parent == pid)]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from libs.runtime.local.environment import CARRIER, ENTER_SCRIPT
+from libs.runtime.local.environment import CARRIER, STARTUP_SCRIPT
 from libs.runtime.local.isolation import Isolation, drop_privileges, namespace_arguments
 from libs.runtime.port import WorkspaceSpec
 
@@ -108,7 +108,7 @@ def _main_script(*, startup: list[str] | None, directory: str, drop: list[str], 
     # instead ends us: it may have gone before bwrap tied the sandbox's life to it.
     lines = ["printf r >&3", "read -r go <&4 || exit 1"]
     if startup is not None:
-        enter = [*drop, "/bin/sh", "-c", ENTER_SCRIPT, "sh", directory, *startup]
+        enter = [*drop, "/bin/sh", "-c", STARTUP_SCRIPT, "sh", directory, *startup]
         lines += [f"{shlex.join(enter)} </dev/null", "printf 's%d ' $? >&3"]
     idle = shlex.join([*idle_drop, "sleep", "infinity"])
     lines += [f"unset {CARRIER}", "exec 3>&- 4<&-", f"exec {idle} </dev/null >/dev/null 2>&1"]

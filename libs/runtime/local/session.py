@@ -14,7 +14,7 @@ import termios
 from collections.abc import Awaitable, Callable
 
 from libs.runtime.local.enter import Entered
-from libs.runtime.local.members import end_session, leader_of
+from libs.runtime.local.members import end_session
 from libs.runtime.local.processes import ProcessInfo
 from libs.runtime.local.streams import DescriptorReader, DescriptorWriter
 from libs.runtime.port import RuntimeUnavailableError, TerminalSize, WorkspaceNotRunningError
@@ -61,14 +61,13 @@ class LocalExecStream:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await readable
-            started = os.read(entered.status, 1) == b"."
+            self._leader = entered.leader()
         except TimeoutError:
-            started = False
+            pass
         finally:
             self._loop.remove_reader(entered.status)
             os.close(entered.status)
-        self._leader = leader_of(self._environment_id, entered.run, entered.pid)
-        if started:
+        if self._leader is not None:
             entered.anchor.release()
             return
         await self._explain_failure()

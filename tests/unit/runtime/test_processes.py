@@ -5,15 +5,16 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from libs.runtime.local.processes import (
     ProcessTable,
-    children_of,
     innermost_pid,
     is_alive,
     open_pidfd,
+    parse_stat,
     read_process,
     wait_for_exit,
     wait_until_gone,
@@ -34,7 +35,6 @@ def test_a_process_is_its_pid_and_its_start(sleeper: subprocess.Popen[bytes]) ->
     assert is_alive(sleeper.pid, info.start)
     assert not is_alive(sleeper.pid, info.start + 1)
     assert open_pidfd(sleeper.pid, info.start + 1) is None
-    assert sleeper.pid in children_of(os.getpid())
 
 
 def test_a_name_with_parentheses_is_no_trap() -> None:
@@ -46,6 +46,15 @@ def test_a_name_with_parentheses_is_no_trap() -> None:
         process.kill()
     assert info is not None
     assert info.parent == os.getpid()
+
+
+def test_what_is_no_line_of_a_process_is_none() -> None:
+    line = Path("/proc/self/stat").read_bytes()
+    told = parse_stat(line)
+    assert told is not None
+    assert (told.pid, told.session) == (os.getpid(), os.getsid(0))
+    for torn in (b"", b".", b"17", b"17 (sh) S 1", line.partition(b" ")[2]):
+        assert parse_stat(torn) is None
 
 
 def test_a_zombie_is_dead(sleeper: subprocess.Popen[bytes]) -> None:

@@ -7,11 +7,11 @@ import select
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
 
 from libs.runtime.local.enter import Entered, enter
 from libs.runtime.local.layout import Layout
 from libs.runtime.local.locating import locate_with_spec
-from libs.runtime.local.members import leader_of
 from libs.runtime.local.processes import ProcessInfo
 from libs.runtime.local.records import RunRecord
 from libs.runtime.port import RuntimeUnavailableError, TerminalSize
@@ -27,7 +27,7 @@ class StartedShell:
     pid: int
     terminal: int
     run: RunRecord
-    leader: ProcessInfo | None
+    leader: ProcessInfo
 
 
 def start_login_shell(layout: Layout, environment_id: str, size: TerminalSize) -> StartedShell:
@@ -38,9 +38,9 @@ def start_login_shell(layout: Layout, environment_id: str, size: TerminalSize) -
     except OSError as error:
         raise RuntimeUnavailableError(f"No process could be started: {error}", reason="ExecFailed") from error
     try:
-        if not _is_about_to_run(entered.status):
+        leader = entered.leader() if _is_readable(entered.status) else None
+        if leader is None:
             _give_up(entered)
-        leader = leader_of(environment_id, run, entered.pid)
     finally:
         os.close(entered.status)
         os.close(entered.handle)
@@ -48,13 +48,13 @@ def start_login_shell(layout: Layout, environment_id: str, size: TerminalSize) -
     return StartedShell(entered.pid, entered.stdout, run, leader)
 
 
-def _is_about_to_run(status: int) -> bool:
+def _is_readable(status: int) -> bool:
     readable = select.poll()
     readable.register(status, select.POLLIN)
-    return bool(readable.poll(_START_SECONDS * 1000)) and os.read(status, 1) == b"."
+    return bool(readable.poll(_START_SECONDS * 1000))
 
 
-def _give_up(entered: Entered) -> None:
+def _give_up(entered: Entered) -> NoReturn:
     with suppress(OSError):
         signal.pidfd_send_signal(entered.handle, signal.SIGKILL)
     os.waitpid(entered.pid, 0)
