@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import time
 from collections.abc import Callable
 
 import aiohttp
@@ -45,17 +44,19 @@ class KubernetesByteStream:
         self._introduced: set[int] = set()
         self._rest = b""
         self._has_ended = False
-        self._reading_since: float | None = None
+        self._is_reading = False
+        self._heard = 0
         self._pinger = asyncio.create_task(self._ping())
 
     async def read(self, max_bytes: int = 65536) -> bytes:
         """See the port."""
         while not self._rest and not self._has_ended:
-            self._reading_since = time.monotonic()
+            self._is_reading = True
             try:
                 message = await self._socket.receive()
             finally:
-                self._reading_since = None
+                self._is_reading = False
+            self._heard += 1
             await self._take(message)
         data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
         return data
@@ -118,11 +119,14 @@ class KubernetesByteStream:
 
     async def _ping(self) -> None:
         """Proxies cut silent connections. Answers are seen only while somebody reads."""
+        # By our own pings, as for an exec stream.
+        silent_s = 0.0
         while not self._has_ended:
+            heard = self._heard
             await asyncio.sleep(self._ping_s)
-            since = self._reading_since
+            silent_s = silent_s + self._ping_s if self._is_reading and self._heard == heard else 0.0
             try:
-                if since is not None and time.monotonic() - since > self._dead_s:
+                if silent_s >= self._dead_s:
                     log.warning("a forwarded connection is dead: the cluster does not answer")
                     await self._socket.close()
                     return

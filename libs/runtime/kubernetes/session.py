@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 import aiohttp
@@ -74,7 +73,7 @@ class KubernetesExecStream:
         self._input_open = True
         self._session: Session | None = None
         self._exit: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._heard = time.monotonic()
+        self._heard = 0
         self._closing: asyncio.Task[None] | None = None
         self._receiver = asyncio.create_task(self._receive())
         self._pinger = asyncio.create_task(self._ping())
@@ -204,7 +203,7 @@ class KubernetesExecStream:
             while True:
                 await self._room.wait()
                 message = await self._socket.receive()
-                self._heard = time.monotonic()
+                self._heard += 1
                 if message.type is aiohttp.WSMsgType.BINARY:
                     self._sort(message.data)
                 elif message.type is aiohttp.WSMsgType.PING:
@@ -247,10 +246,14 @@ class KubernetesExecStream:
         self._stderr.end()
 
     async def _ping(self) -> None:
+        # By our own pings, not by the clock: who was held up himself has not listened either.
+        silent_s = 0.0
         while not self._exit.done():
+            heard = self._heard
             await asyncio.sleep(self._ping_s)
-            # While we do not read, answers are not seen either.
-            if self._room.is_set() and time.monotonic() - self._heard > self._dead_s:
+            # While we do not read, answers are not seen.
+            silent_s = silent_s + self._ping_s if self._room.is_set() and self._heard == heard else 0.0
+            if silent_s >= self._dead_s:
                 log.warning("an exec stream is dead: the cluster does not answer")
                 self._finish()
                 return

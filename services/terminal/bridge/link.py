@@ -97,11 +97,9 @@ class Link:
         self._limits = limits
         self._on_lost = on_lost
         self._on_close = on_close
-        self._loop = asyncio.get_running_loop()
         self._part_bytes = min(_PART_BYTES, carrier.max_bytes - HEADER_BYTES)
         self._ended = self._halted = self._heard_close = False
         self._told = self._heard = 0
-        self._heard_at = self._loop.time()
         self._outstanding = self._taken = self._at_hand = 0
         self._inbox: deque[tuple[Kind, bytes]] = deque()
         self._arrived = asyncio.Event()
@@ -214,7 +212,6 @@ class Link:
             self._lose(f"message {self._heard} is missing")
             return
         self._heard += 1
-        self._heard_at = self._loop.time()
         if kind is Kind.CREDIT:
             self._outstanding -= unpack_credit(payload)
             self._credited.set()
@@ -226,12 +223,16 @@ class Link:
             self._arrived.set()
 
     async def _watch(self) -> None:
+        # By our own beats, not by the clock: who was held up himself has not listened either.
+        quiet = 0
         while True:
+            heard = self._heard
             await asyncio.sleep(self._limits.silent_seconds / _BEATS_PER_SILENCE)
             if self._heard_close:
                 # It has left; what it sent before may still be on its way to a slow client.
                 return
-            if self._loop.time() - self._heard_at > self._limits.silent_seconds:
+            quiet = quiet + 1 if self._heard == heard else 0
+            if quiet >= _BEATS_PER_SILENCE:
                 self._lose("the other end is silent")
             try:
                 await self._post(Kind.BEAT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -202,6 +203,14 @@ async def test_silence_ends_both_ends_and_who_waits_for_credit() -> None:
             while await both.far.receive() is not None:
                 pass
         assert sorted(both.lost) == ["far", "near"]
+
+
+async def test_who_was_held_up_himself_takes_nobody_for_silent() -> None:
+    bus = Bus()
+    async with ends(bus, LinkLimits(silent_seconds=0.09, window_bytes=1000)) as both:
+        time.sleep(0.3)  # noqa: ASYNC251 - nobody in this process gets a turn
+        await asyncio.sleep(0.04)
+        assert both.lost == []
 
 
 @leaping
