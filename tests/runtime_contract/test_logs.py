@@ -38,7 +38,7 @@ async def test_the_startup_command_runs_once_per_start_in_a_login_shell(
 
 
 async def test_a_startup_command_that_stays_does_not_delay_the_start(runtime: Driver, workspaces: Workspaces) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         ref = await workspaces.start(make_spec(startup_command="echo serving; sleep 1000"))
         await collect_logs(runtime.logs(ref, follow=True), "serving")
         assert (await workspaces.run(ref, "echo fine"))[1] == b"fine\n"
@@ -52,7 +52,7 @@ async def test_follow_tells_what_comes_later(runtime: Driver, workspaces: Worksp
 
     await workspaces.run(ref, "touch go")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await anext(lines)).message == "second"
 
 
@@ -64,8 +64,11 @@ async def test_tail_and_since(runtime: Driver, workspaces: Workspaces) -> None:
 
     assert [line.message async for line in runtime.logs(ref, tail=3)] == ["1000", "done", ended]
     assert [line.message async for line in runtime.logs(ref, tail=0)] == []
-    since = [line.message async for line in runtime.logs(ref, since=every[-2].timestamp)]
-    assert since == ["done", ended]
+    moment = every[-2].timestamp
+    since = [line.message async for line in runtime.logs(ref, since=moment)]
+    # Whoever reads the log late finds more lines of one moment.
+    assert since == [line.message for line in every if line.timestamp >= moment]
+    assert since[-2:] == ["done", ended]
     assert len([line async for line in runtime.logs(ref)]) >= 1001
 
 
@@ -90,7 +93,7 @@ async def test_logs_stay_when_the_workspace_stops_and_go_with_it(runtime: Driver
     following = runtime.logs(ref, follow=True)
     await anext(following)
     await runtime.delete(ref)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert "remember me" in [line.message async for line in following]
     with pytest.raises(WorkspaceNotFoundError):
         await anext(runtime.logs(ref))

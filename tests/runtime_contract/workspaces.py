@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,11 @@ _IS_REAL = bool(os.environ.get("TEST_KUBECONFIG")) or os.environ.get("TEST_BACKE
 # Here, because this module also runs where nothing but the standard library is installed.
 IMAGE = os.environ.get("TEST_KUBERNETES_IMAGE", "devpocket/ubuntu:latest") if _IS_REAL else "python:3.12"
 """What every workspace of the contract asks for."""
+
+
+def new_mark() -> str:
+    """How long a `sleep` lasts that no other test has started: without a sandbox, all see the machine's processes."""
+    return str(10**9 + secrets.randbelow(10**9))
 
 
 class Driver(WorkspaceRuntime, ExecRuntime, Protocol):
@@ -115,7 +121,7 @@ async def read_all_errors(stream: ExecStream) -> bytes:
     return b"".join(parts)
 
 
-async def read_until(stream: ExecStream, wanted: bytes, *, seconds: float = 10.0) -> bytes:
+async def read_until(stream: ExecStream, wanted: bytes, *, seconds: float = 30.0) -> bytes:
     """Output up to and including `wanted`; fails when it does not come."""
     seen = b""
     async with asyncio.timeout(seconds):
@@ -136,6 +142,14 @@ async def shell(runtime: Driver, ref: WorkspaceRef) -> ExecStream:
     return stream
 
 
+async def until_watching(runtime: Driver) -> None:
+    """Until a watch of the local driver tells what changes; that of a cluster also tells what was there before."""
+    watchers = getattr(runtime, "_watchers", None)
+    async with asyncio.timeout(30):
+        while watchers is not None and not any(watcher.has_begun for watcher in watchers):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
 async def next_change(changes: AsyncIterator[ObservedWorkspace], ref: WorkspaceRef) -> ObservedWorkspace:
     """The next news of one workspace."""
     async for observed in changes:
@@ -144,7 +158,7 @@ async def next_change(changes: AsyncIterator[ObservedWorkspace], ref: WorkspaceR
     raise AssertionError("the watch ended")
 
 
-async def collect_logs(lines: AsyncIterator[LogLine], until: str, *, seconds: float = 10.0) -> list[LogLine]:
+async def collect_logs(lines: AsyncIterator[LogLine], until: str, *, seconds: float = 30.0) -> list[LogLine]:
     """Lines up to the first whose text is `until`."""
     found = []
     async with asyncio.timeout(seconds):

@@ -21,9 +21,13 @@ RunInThread = Callable[[Callable[[], _Result]], Awaitable[_Result]]
 
 
 class Watcher:
-    """One watch. Follows the shims' pidfds: a shim ends when it has recorded how its sandbox ended."""
+    """One watch. Follows the shims' pidfds: a shim ends when it has recorded how its sandbox ended.
+
+    `has_begun`: it knows how everything is, and changes from now on are told.
+    """
 
     def __init__(self, layout: Layout, run_in_thread: Callable[..., Awaitable[object]]) -> None:
+        self.has_begun = False
         self._layout = layout
         self._run = run_in_thread
         self._loop = asyncio.get_running_loop()
@@ -33,10 +37,11 @@ class Watcher:
         self._wake = asyncio.Event()
 
     async def changes(self) -> AsyncIterator[ObservedWorkspace]:
-        """Changes from now on. Closing the iterator releases every handle."""
+        """Changes once it has begun. Closing the iterator releases every handle."""
         try:
             for observed in await self._look(None):
                 self._note(observed)
+            self.has_begun = True
             while True:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), _SCAN_SECONDS)

@@ -14,7 +14,7 @@ from pathlib import Path
 from libs.runtime.local.isolation import IsolationPolicy
 from libs.runtime.local.runtime import LocalRuntime
 from libs.runtime.port import RuntimeUnavailableError
-from tests.runtime_contract.workspaces import Workspaces, collect_logs, make_spec, read_all, read_until
+from tests.runtime_contract.workspaces import Workspaces, collect_logs, make_spec, new_mark, read_all, read_until
 
 _GREET = """
 import socket
@@ -37,11 +37,12 @@ async def live(directory: Path, policy: IsolationPolicy) -> dict[str, object]:
     await collect_logs(runtime.logs(ref, follow=True), "started")
     look = "id -u; grep CapEff /proc/self/status; set -- /proc/[0-9]*; echo $#; echo $TOKEN; echo kept > file"
     _, out, err = await workspaces.run(ref, look)
-    terminal = await runtime.exec(ref, ["sh", "-c", "stty size; tty; trap '' HUP; sleep 777 & sleep 0.1; exit 5"])
+    mark = new_mark()
+    terminal = await runtime.exec(ref, ["sh", "-c", f"stty size; tty; trap '' HUP; sleep {mark} & exit 5"])
     said = await read_all(terminal)
     code = await terminal.wait()
     await terminal.close()
-    left = (await workspaces.run(ref, "ps -eo args | grep -c '[s]leep 777'"))[1]
+    left = (await workspaces.run(ref, f"ps -eo args | grep -c '[s]leep {mark}'"))[1]
     stats = await runtime.stats(ref)
     greeter = await runtime.exec(ref, ["python3", "-c", _GREET], tty=False)
     port = int(await read_until(greeter, b"\n"))

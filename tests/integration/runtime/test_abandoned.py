@@ -22,7 +22,7 @@ def waiting() -> int:
 
 
 async def until_waiting(count: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while waiting() != count:  # noqa: ASYNC110 - threads give no event
             await asyncio.sleep(0.001)
 

@@ -61,7 +61,9 @@ async def test_the_user_is_nobody_special(workspaces: Workspaces, as_root: None)
 
 async def test_no_process_inside_keeps_capabilities(workspaces: Workspaces, as_root: None) -> None:
     ref = await workspaces.start()
-    _, out, _ = await workspaces.run(ref, "sleep 0.1; grep -h CapEff /proc/[0-9]*/status")
+    # What starts with the workspace may still be on its way to being nobody.
+    settle = "for _ in $(seq 200); do grep -qs 'CapEff:.*[1-9a-f]' /proc/[0-9]*/status || break; sleep 0.05; done"
+    _, out, _ = await workspaces.run(ref, f"{settle}; grep -hs CapEff /proc/[0-9]*/status")
     assert {line.split()[1] for line in out.decode().splitlines()} == {"0" * 16}
 
 

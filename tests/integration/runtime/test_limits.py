@@ -28,7 +28,7 @@ async def test_a_memory_hog_is_ended_and_the_log_says_why(runtime: LocalRuntime,
     await workspaces.run(ref, HOG)
 
     lines = runtime.logs(ref, follow=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         async for line in lines:
             if line.message.startswith("OOMKilled"):
                 break
@@ -53,7 +53,7 @@ async def test_a_fork_bomb_stays_inside(runtime: LocalRuntime, workspaces: Works
     await asyncio.sleep(1)
 
     assert (await workspaces.run(neighbour, "ls /proc | grep -c '^[0-9]*$'"))[0] == 0
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         await runtime.stop(ref, grace_seconds=0.2)
         await bomb.close()
     assert await runtime.leftovers() != []  # the neighbour's
@@ -64,9 +64,9 @@ async def test_a_fork_bomb_stays_inside(runtime: LocalRuntime, workspaces: Works
 
 async def test_the_number_of_processes_is_bounded(workspaces: Workspaces) -> None:
     ref = await workspaces.start()
-    many = f"i=0; while [ $i -lt {MAX_PROCESSES * 2} ]; do sleep 5 & i=$((i+1)); done"
+    many = f"i=0; while [ $i -lt {MAX_PROCESSES * 2} ]; do sleep 1000 & i=$((i+1)); done"
     # The shell that is refused a process ends; what counts them comes by another way in.
-    crowd = await workspaces.runtime.exec(ref, ["sh", "-c", f"{many}; sleep 5"], tty=False)
+    crowd = await workspaces.runtime.exec(ref, ["sh", "-c", f"{many}; sleep 1000"], tty=False)
     await crowd.wait()
     _, out, _ = await workspaces.run(ref, "set -- /proc/[0-9]*; echo $#")
     assert MAX_PROCESSES // 2 < int(out) <= MAX_PROCESSES + 10

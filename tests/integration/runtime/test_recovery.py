@@ -11,7 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import pytest
 
@@ -20,7 +20,15 @@ from libs.runtime.local.processes import ProcessTable, boot_id, is_alive, wait_f
 from libs.runtime.local.records import RUN_FILE, RunRecord, load_run
 from libs.runtime.local.runtime import LocalRuntime
 from libs.runtime.port import ObservedWorkspace, WorkspacePhase, WorkspaceRef, WorkspaceSpec
-from tests.runtime_contract.workspaces import Workspaces, make_spec, next_change, read_all
+from tests.runtime_contract.workspaces import (
+    Driver,
+    Workspaces,
+    collect_logs,
+    make_spec,
+    next_change,
+    read_all,
+    until_watching,
+)
 
 _Found = TypeVar("_Found")
 
@@ -39,7 +47,7 @@ def run_of(runtime_dir: Path, ref: WorkspaceRef) -> RunRecord:
     return run
 
 
-async def eventually(look: Callable[[], Awaitable[_Found]], seconds: float = 10.0) -> _Found:
+async def eventually(look: Callable[[], Awaitable[_Found]], seconds: float = 60.0) -> _Found:
     """What `look` finds as soon as it finds something."""
     async with asyncio.timeout(seconds):
         while not (found := await look()):  # noqa: ASYNC110 - processes and files give no event
@@ -85,18 +93,18 @@ async def test_a_killed_sandbox_is_reported_and_can_start_again(
     run = run_of(runtime_dir, ref)
     changes = runtime.watch()
     news = asyncio.ensure_future(next_change(changes, ref))
-    await asyncio.sleep(0.3)
+    await until_watching(cast("Driver", runtime))
     stream = await runtime.exec(ref, ["sleep", "1000"])
 
     os.kill({"shim": run.shim_pid, "init": run.init_pid, "main": run.main_pid}[victim], signal.SIGKILL)
 
-    observed = await asyncio.wait_for(news, 5)
+    observed = await asyncio.wait_for(news, 30)
     assert observed.phase is WorkspacePhase.FAILED
     assert observed.reason == ("SupervisorLost" if victim == "shim" else "SandboxExited")
     assert observed.message
-    assert await asyncio.wait_for(read_all(stream), 5) == b""
+    assert await asyncio.wait_for(read_all(stream), 30) == b""
     await stream.close()
-    assert wait_for_exit(run.init_pid, run.init_start, 5)
+    assert await asyncio.to_thread(wait_for_exit, run.init_pid, run.init_start, 30)
 
     observed = await runtime.ensure(spec)
     assert observed.phase is WorkspacePhase.RUNNING
@@ -233,12 +241,12 @@ async def test_two_processes_make_one_sandbox(runtime: LocalRuntime, workspaces:
         other.start()
     observed = await runtime.ensure(spec)
     for other in others:
-        await asyncio.to_thread(other.join, 20)
+        await asyncio.to_thread(other.join, 60)
 
     assert [other.exitcode for other in others] == [0, 0, 0]
     assert await runtime.inspect(spec.ref) == observed
     assert len(await runtime.leftovers()) == 2  # one shim, one init
-    await asyncio.sleep(0.3)
+    await collect_logs(runtime.logs(spec.ref, follow=True), "The startup command ended with code 0.")
     assert (await workspaces.run(spec.ref, "cat starts"))[1] == b"started\n"
 
 
@@ -291,7 +299,7 @@ async def test_stop_all_stops_everything_and_keeps_the_files(
         await workspaces.start(spec)
         await workspaces.run(spec.ref, "echo kept > file")
 
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(30):
         await runtime.stop_all(grace_seconds=0.5)
 
     assert await runtime.leftovers() == []
@@ -322,13 +330,13 @@ async def test_watch_sees_what_another_process_started(
     workspaces.specs.append(spec)
     changes = runtime.watch()
     news = asyncio.ensure_future(next_change(changes, spec.ref))
-    await asyncio.sleep(0.2)
+    await until_watching(cast("Driver", runtime))
     other = LocalRuntime(runtime_dir, IsolationPolicy.REQUIRE)
     await other.open()
     await other.ensure(spec)
     await other.close()
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(30):
         assert (await news).phase is WorkspacePhase.RUNNING
         run = run_of(runtime_dir, spec.ref)
         os.kill(run.main_pid, signal.SIGKILL)

@@ -11,6 +11,7 @@ from libs.runtime.kubernetes.names import namespace_of, workspace_name
 from libs.runtime.kubernetes.options import KubernetesOptions
 from libs.runtime.port import ObservedWorkspace, WorkspacePhase, WorkspaceRef
 from tests.fakes.kube import FakeCluster
+from tests.fakes.kube.access import Call
 from tests.fakes.kube.resources import CLAIMS, CONFIG_MAPS, NAMESPACES, PODS, SECRETS, Resource
 
 IMPATIENT = KubernetesOptions(start_patience_s=0.5, end_patience_s=0.5)
@@ -40,16 +41,27 @@ def leftovers(cluster: FakeCluster, ref: WorkspaceRef) -> list[str]:
 
 async def until_namespace_is_gone(cluster: FakeCluster, user_id: str) -> None:
     """Wait for the namespace's end."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while cluster.store.get(NAMESPACES, "", namespace_of("devpocket", user_id)) is not None:
             await cluster.store.changed(10)
+
+
+async def until_watched(cluster: FakeCluster, user: str = "admin") -> None:
+    """Until a driver watches all its pods in the cluster."""
+    async with asyncio.timeout(30):
+        while not any(_is_watch_of_all(call) for call in cluster.access.calls.get(user, ())):
+            await cluster.store.changed(0.01)
+
+
+def _is_watch_of_all(call: Call) -> bool:
+    return (call.verb, call.resource, call.namespaced) == ("watch", "pods", False)
 
 
 async def news_of(
     changes: AsyncIterator[ObservedWorkspace], ref: WorkspaceRef, phase: WorkspacePhase
 ) -> ObservedWorkspace:
     """The next news that one workspace is in this phase."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for observed in changes:
             if observed.ref == ref and observed.phase is phase:
                 return observed

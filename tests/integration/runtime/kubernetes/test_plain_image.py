@@ -54,7 +54,7 @@ async def test_the_terminal_is_the_best_shell_there_is(runtime: KubernetesRuntim
 async def test_it_stops_at_once(runtime: KubernetesRuntime, workspaces: Workspaces, command: str | None) -> None:
     ref = await workspaces.start(replace(SPEC, startup_command=command))
     # A first process that ignores SIGTERM lasts the whole grace.
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(50):
         await runtime.stop(ref, grace_seconds=60)
     observed = await runtime.inspect(ref)
     assert observed is not None

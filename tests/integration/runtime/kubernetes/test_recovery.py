@@ -18,9 +18,15 @@ from libs.runtime.kubernetes.runtime import KubernetesRuntime
 from libs.runtime.port import DriverError, RuntimeUnavailableError, WorkspacePhase
 from tests.fakes.kube import FakeCluster, FaultPlan
 from tests.fakes.kube.resources import PODS
-from tests.integration.runtime.kubernetes.helpers import leftovers, news_of, place, until_namespace_is_gone
+from tests.integration.runtime.kubernetes.helpers import (
+    leftovers,
+    news_of,
+    place,
+    until_namespace_is_gone,
+    until_watched,
+)
 from tests.runtime_contract.kube import kubernetes_runtime
-from tests.runtime_contract.workspaces import Driver, Workspaces, collect_logs, make_spec, read_all
+from tests.runtime_contract.workspaces import Driver, Workspaces, collect_logs, make_spec, read_all, read_until
 
 RUNNING, STOPPED, FAILED = WorkspacePhase.RUNNING, WorkspacePhase.STOPPED, WorkspacePhase.FAILED
 
@@ -32,7 +38,7 @@ async def test_a_watch_survives(
     ref = await workspaces.start()
     async with aclosing(runtime.watch()) as changes:  # type: ignore[type-var]
         telling = asyncio.ensure_future(news_of(changes, ref, FAILED))
-        await asyncio.sleep(0.1)
+        await until_watched(cluster)
         if trouble == "drop":
             cluster.drop_watches()
         elif trouble == "restart":
@@ -51,7 +57,7 @@ async def test_what_happens_while_a_watch_is_away_is_told_afterwards(
     ref = await workspaces.start()
     async with aclosing(runtime.watch()) as changes:  # type: ignore[type-var]
         telling = asyncio.ensure_future(news_of(changes, ref, FAILED))
-        await asyncio.sleep(0.1)
+        await until_watched(cluster)
         await cluster.hang_up()
         cluster.api.delete(PODS, *place(ref), {"gracePeriodSeconds": 0})
         cluster.compact()
@@ -65,7 +71,7 @@ async def test_a_whole_life_under_a_failing_server(
     specs = [make_spec() for _ in range(4)]
     cluster.context.faults = FaultPlan(seed=7, rate=0.15, latency=0.01, watch_seconds=0.3, gone_rate=0.3)
 
-    async def insist(work: object, seconds: float = 30) -> object:
+    async def insist(work: object, seconds: float = 60) -> object:
         """As the orchestrator does: again, whatever it was that is temporary."""
         async with asyncio.timeout(seconds):
             while True:
@@ -112,9 +118,10 @@ async def test_streams_end_when_the_server_goes(
     runtime: KubernetesRuntime, cluster: FakeCluster, workspaces: Workspaces
 ) -> None:
     ref = await workspaces.start()
-    stream = await runtime.exec(ref, ["sleep", "1000"])
+    stream = await runtime.exec(ref, ["sh", "-c", "echo begun; exec sleep 1000"])
+    await read_until(stream, b"\n")
     await cluster.hang_up()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await read_all(stream) == b""
         assert await stream.wait() > 128
     await cluster.listen()
@@ -127,7 +134,7 @@ async def test_a_followed_log_loses_and_doubles_nothing_when_its_connection_brea
 ) -> None:
     command = "for n in $(seq 300); do echo line $n; sleep 0.005; done; echo done"
     ref = await workspaces.start(make_spec(startup_command=command))
-    following = asyncio.ensure_future(collect_logs(runtime.logs(ref, follow=True), "done", seconds=20))
+    following = asyncio.ensure_future(collect_logs(runtime.logs(ref, follow=True), "done", seconds=60))
     for _ in range(3):
         await asyncio.sleep(0.3)
         await cluster.hang_up()

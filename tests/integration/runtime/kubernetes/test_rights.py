@@ -16,7 +16,7 @@ from libs.runtime.kubernetes.runtime import KubernetesRuntime
 from libs.runtime.port import RuntimeUnavailableError, WorkspacePhase
 from tests.fakes.kube import FakeCluster, FaultPlan, Rule
 from tests.fakes.kube.resources import CLAIMS, CONFIG_MAPS, NAMESPACES, PODS, Resource
-from tests.integration.runtime.kubernetes.helpers import IMPATIENT, find, news_of, place
+from tests.integration.runtime.kubernetes.helpers import IMPATIENT, find, news_of, place, until_watched
 from tests.runtime_contract.kube import contract_image, kubernetes_halves
 from tests.runtime_contract.rights import rules_of
 from tests.runtime_contract.workspaces import IMAGE, Driver, Workspaces, collect_logs, make_spec
@@ -35,7 +35,7 @@ async def live(driver: Driver, cluster: FakeCluster) -> None:
     cluster.resume_provisioning()
     async with aclosing(driver.watch()) as changes:  # type: ignore[type-var]
         telling = asyncio.ensure_future(news_of(changes, spec.ref, WorkspacePhase.RUNNING))
-        await asyncio.sleep(0.2)
+        await until_watched(cluster, "orchestrator")
         cluster.add_image(IMAGE, contract_image())
         await until_running(driver, spec)
         await telling
@@ -80,7 +80,7 @@ def hold(item: Any) -> None:
 async def let_go(cluster: FakeCluster, namespace: str, held: list[tuple[Resource, str]]) -> None:
     """Once somebody waits for it."""
     for resource, name in held:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not is_watched(cluster, resource):
                 await cluster.store.changed(0.05)
         item = copy.deepcopy(cluster.api.get(resource, namespace, name))
@@ -101,7 +101,7 @@ def release(item: Any) -> None:
 
 async def until_running(driver: Driver, spec: Any) -> None:
     """As the orchestrator does: again while it may still come."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await driver.ensure(spec)

@@ -13,7 +13,7 @@ from libs.runtime.kubernetes.runtime import KubernetesRuntime
 from libs.runtime.port import RuntimeUnavailableError, WorkspacePhase, WorkspaceRejectedError
 from tests.fakes.kube import FakeCluster
 from tests.fakes.kube.resources import CLAIMS, PODS
-from tests.integration.runtime.kubernetes.helpers import find, leftovers, news_of, place
+from tests.integration.runtime.kubernetes.helpers import find, leftovers, news_of, place, until_watched
 from tests.runtime_contract.kube import contract_image
 from tests.runtime_contract.workspaces import IMAGE, Workspaces, make_spec
 
@@ -28,11 +28,11 @@ async def test_a_pod_deleted_by_hand_is_told_and_brought_back_with_its_files(
     await workspaces.run(ref, "echo mine > file")
     async with aclosing(runtime.watch()) as changes:  # type: ignore[type-var]
         telling = asyncio.ensure_future(news_of(changes, ref, FAILED))
-        await asyncio.sleep(0.1)
+        await until_watched(cluster)
         cluster.api.delete(PODS, *place(ref), {"gracePeriodSeconds": 1})
         assert (await telling).reason in ("PodTerminating", "PodDeleted")
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while find(cluster, PODS, ref) is not None:
             await cluster.store.changed(1)
     gone = await runtime.inspect(ref)
@@ -56,7 +56,7 @@ async def test_a_volume_that_is_lost_is_never_replaced_by_an_empty_one(
         cluster.lose_volume(*place(ref))
     else:
         cluster.api.delete(CLAIMS, *place(ref), {})
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while find(cluster, CLAIMS, ref) is not None:
                 await cluster.store.changed(1)
     if how == "replaced":
@@ -91,7 +91,7 @@ async def test_a_volume_deleted_while_it_is_used_is_told_before_it_goes(
 
     await runtime.stop(ref)
     # It goes some time after the pod that used it.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while find(cluster, CLAIMS, ref) is not None:
             await cluster.store.changed(1)
     with pytest.raises(WorkspaceRejectedError, match="volume is gone"):
@@ -112,7 +112,7 @@ async def test_an_image_that_cannot_be_pulled(
     assert (observed.phase, observed.reason in ("ErrImagePull", "ImagePullBackOff")) == (WorkspacePhase.STARTING, True)
 
     cluster.add_image(IMAGE, contract_image())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             try:
                 assert (await runtime.ensure(spec)).phase is RUNNING
@@ -158,7 +158,7 @@ async def test_a_workspace_that_ends_by_itself(
     ref = await workspaces.start(spec)
     async with aclosing(runtime.watch()) as changes:  # type: ignore[type-var]
         telling = asyncio.ensure_future(news_of(changes, ref, FAILED))
-        await asyncio.sleep(0.1)
+        await until_watched(cluster)
         getattr(cluster, what)(*place(ref))
         observed = await telling
 
