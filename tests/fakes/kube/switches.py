@@ -160,7 +160,7 @@ class Switches:
         """What exec speaks from now on: a server older than 1.29 knows `v4.channel.k8s.io` alone."""
         self.context.exec_protocols = tuple(protocols)
 
-    async def settle(self, namespace: str, name: str, *, phase: str, timeout: float = 10.0) -> Obj:
+    async def settle(self, namespace: str, name: str, *, phase: str, timeout: float = 30.0) -> Obj:
         """Wait for a pod's phase; for Running also until it is ready."""
         async with asyncio.timeout(timeout):
             while True:
@@ -171,7 +171,7 @@ class Switches:
                         return pod
                 await self.store.changed(timeout)
 
-    async def has_account(self, namespace: str, timeout: float = 10.0) -> None:
+    async def has_account(self, namespace: str, timeout: float = 30.0) -> None:
         """Wait until pods can be made in a new namespace."""
         async with asyncio.timeout(timeout):
             while self.store.get(SERVICE_ACCOUNTS, namespace, "default") is None:

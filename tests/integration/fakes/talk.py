@@ -55,7 +55,7 @@ class Plain:
 
 async def eventually(look: Callable[[], Awaitable[Found]], right: Callable[[Found], bool]) -> Found:
     """What `look` gives as soon as it is right."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not right(found := await look()):  # noqa: ASYNC110 - elsewhere, out of sight
             await asyncio.sleep(0.02)
     return found

@@ -27,7 +27,7 @@ async def counted(cluster: FakeCluster, plain: Plain, **hard: str) -> None:
     """A quota whose status is known."""
     names = {name.replace("_", "."): value for name, value in hard.items()}
     await plain.call("POST", QUOTAS, {"metadata": {"name": "q"}, "spec": {"hard": names}})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while "status" not in (await plain.call("GET", f"{QUOTAS}/q"))[1]:
             await cluster.store.changed(1)
 
@@ -102,7 +102,7 @@ async def test_quota_is_enforced_told_of_and_given_back(cluster: FakeCluster, pl
         "limited: limits.cpu=700m",
     )
     await plain.call("DELETE", f"{PODS}/p", {"gracePeriodSeconds": 0})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await plain.call("POST", PODS, pod("q2", **sized)))[0] != 201:
             await cluster.store.changed(1)
 

@@ -14,7 +14,7 @@ import pytest
 from kubernetes.aio.stream import WsApiClient
 
 from tests.fakes.kube import FakeCluster
-from tests.integration.fakes.talk import Plain, pod, sandboxed
+from tests.integration.fakes.talk import Plain, eventually, pod, sandboxed
 
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
 EXEC = "/api/v1/namespaces/space/pods/p/exec"
@@ -48,7 +48,7 @@ async def collect(socket: Any) -> tuple[dict[int, bytes], dict[str, Any]]:
 
 async def read_until(socket: Any, words: bytes) -> bytes:
     seen = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while words not in seen:
             seen += (await socket.receive()).data[1:]
     return seen
@@ -140,7 +140,7 @@ async def test_a_pod_without_a_running_container(cluster: FakeCluster, core: Any
     await core.create_namespaced_pod(space, pod(container={"image": "nowhere:1"}))
     assert await handshake(plain) == 400
     cluster.resume_scheduler()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not (await core.read_namespaced_pod("p", space)).spec.node_name:
             await cluster.store.changed(1)
     assert await handshake(plain, protocol=V4) == 500
@@ -153,15 +153,11 @@ async def test_a_process_outlives_its_connection(streams: Any, running: str) -> 
     async with started(streams, ["sh", "-c", "echo $$; while :; do echo tick; sleep 0.05; done"], tty=True) as socket:
         pid = (await read_until(socket, b"tick")).split()[0].decode()
     for _ in range(3):
-        async with started(streams, ["sh", "-c", f"kill -0 {pid}"]) as socket:
+        async with started(streams, ["sh", "-c", f"sleep 0.1; kill -0 {pid}"]) as socket:
             _, status = await collect(socket)
         assert status["status"] == "Success"
-        await asyncio.sleep(0.2)
-    async with started(streams, ["sh", "-c", f"kill -9 {pid}"]) as socket:
+    async with started(streams, ["sh", "-c", f"kill -9 {pid}; while kill -0 {pid}; do sleep 0.02; done"]) as socket:
         await collect(socket)
-    async with started(streams, ["sh", "-c", f"sleep 0.2; kill -0 {pid}"]) as socket:
-        _, status = await collect(socket)
-    assert status["status"] == "Failure"
 
 
 async def test_a_deleted_pod_ends_its_streams_with_137(
@@ -180,7 +176,7 @@ async def test_a_server_that_goes_ends_streams_at_once_and_leaves_processes(
     async with started(streams, LONG_RUNNING, tty=True) as socket:
         await read_until(socket, b"runs")
         await cluster.hang_up()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (await socket.receive()).type is aiohttp.WSMsgType.BINARY:
                 pass
     await cluster.listen()
@@ -208,8 +204,12 @@ async def test_rules_need_get_and_create(cluster: FakeCluster, plain: Plain, run
 
 
 async def test_nothing_is_left_behind(streams: Any, running: str) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    async def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    before = await descriptors()
     for _ in range(20):
         async with started(streams, ["true"], tty=True) as socket:
             await collect(socket)
-    assert len(os.listdir("/proc/self/fd")) <= before + 4
+    # What the last ones had is given back after their ends are told.
+    await eventually(descriptors, lambda count: count <= before + 4)

@@ -166,4 +166,4 @@ async def test_the_server_may_hang_up(cluster: FakeCluster, plain: Plain, space:
         assert (await anext(stream))["type"] == "ADDED"
         cluster.drop_watches()
         with pytest.raises(Exception, match=r".*"):  # a clean end or a broken connection, as the network pleases
-            await asyncio.wait_for(anext(stream), 5)
+            await asyncio.wait_for(anext(stream), 30)

@@ -200,7 +200,7 @@ async def test_a_namespace_goes_with_everything_in_it_and_takes_nothing_new_mean
         'secrets "late" is forbidden: unable to create new content in namespace space because it is being terminated'
     )
     assert body["details"]["causes"][0]["reason"] == "NamespaceTerminating"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await plain.call("GET", "/api/v1/namespaces/space"))[0] != 404:
             await cluster.store.changed(1)
     assert (await plain.call("GET", f"{SECRETS}/s"))[0] == 404

@@ -48,7 +48,7 @@ def by_official_client(cluster: FakeCluster, port: int, said: bytes) -> tuple[by
     forwarding = portforward(core.connect_get_namespaced_pod_portforward, "p", "space", ports=str(port))
     connection: socket.socket = forwarding.socket(port)
     connection.setblocking(True)
-    connection.settimeout(10)
+    connection.settimeout(30)
     back = b""
     try:
         connection.sendall(said)
@@ -61,7 +61,7 @@ def by_official_client(cluster: FakeCluster, port: int, said: bytes) -> tuple[by
 
 
 async def until_it_listens(cluster: FakeCluster) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await asyncio.to_thread(by_official_client, cluster, PORT, b"x"))[0] != b"x":
             pass
 

@@ -23,7 +23,7 @@ async def test_it_serves_a_kubeconfig_and_takes_its_pods_with_it(tmp_path: Path)
     )
     assert process.stdout is not None
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        line = await asyncio.wait_for(process.stdout.readline(), 60)
         assert line.startswith(b"fake cluster ready at http://127.0.0.1:")
         assert config.stat().st_mode & 0o077 == 0
         found = json.loads(config.read_text())
@@ -42,7 +42,7 @@ async def test_it_serves_a_kubeconfig_and_takes_its_pods_with_it(tmp_path: Path)
             assert await talk.call("POST", "/fake/faults", {}) == (200, {"injected": {"503": 1}})
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = await asyncio.wait_for(process.communicate(), 20)
+        _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, errors.decode()
     assert not _runs(marker)
 

@@ -21,7 +21,7 @@ from tests.fakes.kube.node.sandbox import World
 from tests.fakes.kube.store import now
 
 _MARK = "FAKE_KUBE_CONTAINER"
-_START_S, _LOOK_S = 10.0, 0.001
+_START_S, _LOOK_S = 60.0, 0.001
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -151,7 +151,7 @@ class Container:
         """Wait until everything that belonged to it is over."""
         await self.ended.wait()
         if self._tasks:
-            await asyncio.wait(set(self._tasks), timeout=2)
+            await asyncio.wait(set(self._tasks), timeout=10)
         for task in set(self._tasks):
             task.cancel()
 
