@@ -37,9 +37,11 @@ from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.security.api_keys import ApiKey
 from services.terminal.main import create_app
 from services.terminal.protocol import BINARY_SUBPROTOCOL
+from services.terminal.sessions.session import TerminalSession
 from services.terminal.settings import TerminalSettings
 from tests.fakes.exec_runtime import HostExecRuntime
 from tests.support.accounts import OUTDATED
+from tests.support.app import eventually
 from tests.support.servers import Servers
 from tests.support.tokens import TestIssuer
 
@@ -123,10 +125,12 @@ class Service:
     async def caught_up(self, purpose: str = "environments") -> None:
         """Until this read model holds all that was published."""
         jetstream = self.app.state.platform.bus.jetstream
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(TIMEOUT_S):
             while True:
                 consumer = await jetstream.consumer_info(EVENTS_STREAM, f"terminal-{purpose}")
-                if consumer.num_pending == 0 and consumer.num_ack_pending == 0:
+                # That nothing is pending may also mean that it has not heard of the newest yet.
+                newest = await jetstream.get_last_msg(EVENTS_STREAM, consumer.config.filter_subject)
+                if consumer.num_ack_pending == 0 and consumer.delivered.stream_seq >= newest.seq:
                     return
                 await asyncio.sleep(0.01)
 
@@ -185,6 +189,17 @@ class Service:
             return httpx.Response(
                 answer.status_code, headers=list(answer.headers.raw_items()), content=bytes(answer.body or b"")
             )
+
+
+async def left_alone(service: Service, session_id: str) -> TerminalSession:
+    """A session of this replica, once nobody is connected to it any more."""
+    session: TerminalSession = service.app.state.terminal.sessions._sessions[session_id]
+
+    async def is_so() -> bool:
+        return not session.attachments
+
+    await eventually(is_so)
+    return session
 
 
 class Shell:
@@ -303,6 +318,8 @@ def terminal_settings(backend: Servers, **changes: Any) -> TerminalSettings:
         "log_level": "WARNING",
         "allowed_origins": "https://app.example",
         "terminal_upkeep_seconds": 0.1,
+        # The other replicas are in this process, and so as busy as whoever asks them.
+        "terminal_owner_seconds": TIMEOUT_S,
         # The host's shells have nobody to hold them.
         "terminal_hold_shells": False,
         **changes,

@@ -19,7 +19,7 @@ from libs.common.ids import new_id
 from services.terminal.bridge.carrier import NatsCarrier
 from services.terminal.bridge.link import WINDOW_BYTES
 from services.terminal.domain import CLOSINGS, CloseReason
-from tests.integration.terminal.harness import Service, Shell, running_service
+from tests.integration.terminal.harness import Service, Shell, left_alone, running_service
 from tests.integration.terminal.retyping import ECHO, send, type_through_cuts, until_length
 from tests.integration.terminal.test_handshake import problem
 from tests.integration.terminal.test_process import replica
@@ -118,13 +118,17 @@ class TestLikeAtHome:
                 assert await far.frame("exit") == {"type": "exit", "code": 7}
             assert await shell.closed() == 1000
 
-    async def test_who_comes_back_after_the_exit_still_gets_the_end(self, service: Service, other: Service) -> None:
+    async def test_who_comes_back_after_the_exit_still_gets_the_end(
+        self, service: Service, other: Service, tmp_path: Path
+    ) -> None:
         user_id = new_id()
         environment_id = await service.environment(user_id)
         async with service.shell(environment_id, service.issuer.token(user_id)) as shell:
-            await shell.run("echo go$((1+1)); sleep 0.2; echo last-$((6*7)); exit 3", "go2")
+            wait = f"until [ -e {tmp_path}/go ]; do sleep 0.02; done"
+            await shell.run(f"echo go$((1+1)); {wait}; echo last-$((6*7)); exit 3", "go2")
             shell.socket.transport.abort()
-        session = service.app.state.terminal.sessions._sessions[shell.session_id]
+        session = await left_alone(service, shell.session_id)
+        (tmp_path / "go").touch()
 
         async def has_exited() -> bool:
             return session.exit_code is not None
@@ -215,6 +219,11 @@ class TestLikeAtHome:
                 gap = await far.frame("gap")
                 assert gap["from"] == 10 < gap["to"]
                 await far.expect("=42=")
+
+
+async def all_connected(*replicas: Service) -> bool:
+    """To the bus."""
+    return all(replica.app.state.platform.bus.connected for replica in replicas)
 
 
 async def sessions_of(replica: Service, user_id: str) -> dict[str, dict[str, object]]:
@@ -325,7 +334,7 @@ class TestSlowness:
                 ends.append(session.ring.end)
                 return len(ends) > 3 and ends[-1] == ends[-4] > 256 * 1024
 
-            await eventually(has_stopped)
+            await eventually(has_stopped, timeout_s=30)
             assert ends[-1] < 12_000_000
             await lazy.socket.send(b"\x03")
             await lazy.socket.send(b"echo =$((6*7))=\n")
@@ -375,7 +384,7 @@ class TestTrouble:
         async with owner.shell(environment_id, owner.issuer.token(user_id)) as shell:
             shell.socket.transport.abort()
         async with near.shell(environment_id, near.issuer.token(user_id), session=shell.session_id) as far:
-            # Longer than the silence that would end it.
+            # Longer than the silence that would end it, and nothing else to hear.
             await asyncio.sleep(1.0)
             await far.run("echo =$((6*7))=", "=42=")
 
@@ -445,8 +454,9 @@ class TestTrouble:
                 assert await far.closed() == 1001
                 assert (await far.frame("error"))["code"] == "bridge_lost"
         # Until its heartbeat is too old, nobody knows whether it lives.
-        url = near.url(f"terminal/{environment_id}", token=near.issuer.token(user_id), session=session_id)
-        assert problem(await near.refusal(url)) == (503, "unavailable")
+        async with running_service(backend, terminal_owner_seconds=0.1) as hasty:
+            url = hasty.url(f"terminal/{environment_id}", token=hasty.issuer.token(user_id), session=session_id)
+            assert problem(await hasty.refusal(url)) == (503, "unavailable")
 
     async def test_an_owner_that_leaves_says_so(self, backend: Servers, near: Service) -> None:
         user_id = new_id()
@@ -486,9 +496,10 @@ class TestTrouble:
                     await send(far, 2, b"two")
                     server.start()
                     with suppress(ConnectionClosed):
-                        await asyncio.wait_for(until_length(far, 3), 10)
+                        await until_length(far, 3)
                     seen, offset, code = bytes(far.output), far.offset, far.socket.close_code
                 assert (seen, code) == (b"two", None) or code == 1001
+                await eventually(lambda: all_connected(owner, near))
                 async with near.shell(environment_id, token, offset=offset, **where) as again:
                     await send(again, 2, b"two")
                     await send(again, 3, b"three")

@@ -19,16 +19,18 @@ from libs.runtime.port import DriverError, LogLine, RuntimeUnavailableError, Wor
 from tests.fakes.exec_runtime import HostExecRuntime
 from tests.integration.terminal.harness import TIMEOUT_S, Service, running_service, user_state
 from tests.integration.terminal.test_handshake import problem
+from tests.support.app import eventually
 from tests.support.servers import Servers
 
 _BEGAN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 class CountedRuntime(HostExecRuntime):
-    """Counts who follows which environment's log; `logs_away` is what reading one raises."""
+    """Counts who asks for and who follows which environment's log; `logs_away` is what reading one raises."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.asked: list[str] = []
         self.follows: list[str] = []
         self.logs_away: dict[str, DriverError] = {}
 
@@ -41,6 +43,7 @@ class CountedRuntime(HostExecRuntime):
         since: datetime | None = None,
     ) -> AsyncIterator[LogLine]:
         """See `HostExecRuntime.logs`."""
+        self.asked.append(ref.environment_id)
         if ref.environment_id in self.logs_away:
             raise self.logs_away[ref.environment_id]
         if follow:
@@ -164,12 +167,18 @@ class TestFollow:
                 await socket.send('{"type":"dance"}')
                 assert json.loads(await socket.recv())["code"] == "unknown_type"
 
-    async def test_a_workspace_that_is_not_made_yet_is_waited_for(self, service: Service, user_id: str) -> None:
+    async def test_a_workspace_that_is_not_made_yet_is_waited_for(
+        self, service: Service, runtime: CountedRuntime, user_id: str
+    ) -> None:
         environment_id = await service.environment(user_id, EnvironmentStatus.CREATING)
         service.runtime.missing.add(environment_id)
         url = service.url(f"logs/{environment_id}", token=service.issuer.token(user_id))
         async with connect(url, proxy=None) as socket:
-            await asyncio.sleep(0.1)
+
+            async def was_asked() -> bool:
+                return environment_id in runtime.asked
+
+            await eventually(was_asked)
             service.runtime.missing.discard(environment_id)
             await service.runtime.log(environment_id, line(1))
             async with asyncio.timeout(TIMEOUT_S):
@@ -203,8 +212,7 @@ class TestFollow:
         principal = await service.app.state.platform.tokens.verify(token)
         async with connect(service.url(f"logs/{environment_id}", token=token, tail=0), proxy=None) as socket:
             service.app.state.platform.revocations.add([principal.session_id])
-            async with asyncio.timeout(1):
-                _, code = await frames(socket)
+            _, code = await frames(socket)
         assert code == 4401
 
     async def test_it_ends_with_the_user(self, service: Service, user_id: str, environment_id: str) -> None:

@@ -62,14 +62,14 @@ async def test_a_shell_is_counted_with_what_was_typed_and_put_out(service: Servi
         await again.until(lambda: any(frame["type"] == "exit" for frame in again.frames))
 
     async def gone() -> bool:
-        return _grown(before, await _look(service), "attached") == 0
+        now = await _look(service)
+        return _grown(before, now, "attached") == _grown(before, now, _ROUTE) == 0
 
     await eventually(gone)
     after = await _look(service)
     # What a shell that has ended has put out still counts.
     assert _grown(during, after, "out") >= 0
     assert _grown(before, after, "in") == len(typed) + len("exit\n")
-    assert _grown(before, after, _ROUTE) == 0
 
 
 async def test_a_handshake_that_is_refused_is_counted_by_its_status(service: Service) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
+from pathlib import Path
 
 import pytest
 
 from libs.common.ids import new_id
 from services.terminal.domain import Caller, SocketKind
 from services.terminal.sessions.session import TerminalSession
-from tests.integration.terminal.harness import Service, running_service
+from tests.integration.terminal.harness import Service, left_alone, running_service
 from tests.support.app import eventually
 from tests.support.servers import Servers
 
@@ -20,6 +20,11 @@ _FLOOD = "stty raw -echo; seq -f 'line %08.0f of a known stream' 1 {count}; echo
 
 def _expected(count: int) -> bytes:
     return b"".join(b"line %08d of a known stream\n" % number for number in range(1, count + 1)) + b"THE-END\n"
+
+
+def _wait(folder: Path) -> str:
+    """What a shell does until there is a file `go`."""
+    return f"until [ -e {folder}/go ]; do sleep 0.02; done"
 
 
 class TestResume:
@@ -69,26 +74,38 @@ class TestResume:
             assert again.started_at == 0
             await again.expect("=42=")
 
-    async def test_work_goes_on_while_nobody_is_connected(self, service: Service) -> None:
+    async def test_work_goes_on_while_nobody_is_connected(self, service: Service, tmp_path: Path) -> None:
         user_id = new_id()
         environment_id = await service.environment(user_id)
         token = service.issuer.token(user_id)
         async with service.shell(environment_id, token) as shell:
-            await shell.run("echo go$((1+1)); (sleep 0.3; echo while-away-$((2+2)))", "go2")
+            await shell.run(f"echo go$((1+1)); ({_wait(tmp_path)}; echo while-away-$((2+2)))", "go2")
             await shell.until(lambda: shell.output.endswith(b"\n"))
             shell.socket.transport.abort()
-        await asyncio.sleep(0.5)
+        session = await left_alone(service, shell.session_id)
+        (tmp_path / "go").touch()
+
+        async def has_worked() -> bool:
+            return session.ring.end >= shell.offset + len("while-away-4")
+
+        await eventually(has_worked)
         async with service.shell(environment_id, token, session=shell.session_id, offset=shell.offset) as again:
             await again.expect("while-away-4")
 
-    async def test_an_exit_while_away_is_told_on_return(self, service: Service) -> None:
+    async def test_an_exit_while_away_is_told_on_return(self, service: Service, tmp_path: Path) -> None:
         user_id = new_id()
         environment_id = await service.environment(user_id)
         token = service.issuer.token(user_id)
         async with service.shell(environment_id, token) as shell:
-            await shell.run("echo go$((1+1)); sleep 0.2; exit 9", "go2")
+            await shell.run(f"echo go$((1+1)); {_wait(tmp_path)}; exit 9", "go2")
             shell.socket.transport.abort()
-        await asyncio.sleep(0.5)
+        session = await left_alone(service, shell.session_id)
+        (tmp_path / "go").touch()
+
+        async def has_exited() -> bool:
+            return session.exit_code is not None
+
+        await eventually(has_exited)
         async with service.shell(environment_id, token, session=shell.session_id) as again:
             assert (await again.frame("exit"))["code"] == 9
             assert await again.closed() == 1000

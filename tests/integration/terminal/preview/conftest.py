@@ -13,7 +13,7 @@ from tests.support.servers import Servers
 @pytest.fixture(scope="package", params=["local", "kubernetes"])
 async def street(request: pytest.FixtureRequest, backend: Servers) -> AsyncIterator[Street]:
     """Two users next to each other."""
-    changes = {"read_model_grace_seconds": 0.1, "preview_answer_seconds": 2.0, "preview_requests_per_user": 8}
+    changes = {"read_model_grace_seconds": 0.1, "preview_requests_per_user": 8}
     async with street_on(request.param, backend, **changes) as street:
         yield street
 

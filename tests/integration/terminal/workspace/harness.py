@@ -215,15 +215,20 @@ class Site:
     """A user's running workspace on a runtime that any number of replicas may use, each with a driver of its own."""
 
     driver: Callable[[], HostExecRuntime]
+    runtime: Driver
     user_id: str
     environment_id: str
+
+    async def touch(self, name: str) -> None:
+        """Make a file in the workspace."""
+        await Workspaces(self.runtime).run(WorkspaceRef(self.environment_id, self.user_id), ["touch", name])
 
 
 @asynccontextmanager
 async def site_on(kind: str) -> AsyncIterator[Site]:
     """On `local` or `kubernetes`."""
     async with sites(kind) as (ours, driver):
-        site = Site(driver, new_id(), new_id())
+        site = Site(driver, ours, new_id(), new_id())
         workspaces = Workspaces(ours)
         await workspaces.start(make_spec(ref=WorkspaceRef(site.environment_id, site.user_id)))
         try:

@@ -212,7 +212,7 @@ class TestUploadsThatBreakOff:
         await http.put(file(f"{place}/f"), content=b"old")
         for query, announced in (("f", True), ("f", False), ("tree?archive=tar.gz", True)):
             await self._cut_off(desk, f"{place}/{query}", announced=announced)
-        await desk.nothing_waits()
+            await desk.nothing_waits()
         assert await desk.run(f"ls -A {place}; cat {place}/f") == b"f\nold"
 
     async def _cut_off(self, desk: Desk, path: str, *, announced: bool) -> None:

@@ -126,7 +126,8 @@ class TestRestart:
     async def test_an_exit_that_nobody_saw_is_told_to_who_comes_back(self, place: Place) -> None:
         async with place.told() as first, place.shell(first) as shell:
             await quiet(shell)
-            await shell.type("sh -c 'sleep 1; echo last'; exit 4\n")
+            await shell.type("until [ -e go ]; do sleep 0.02; done; echo last; exit 4\n")
+        await place.site.touch("go")
         async with (
             place.replica() as second,
             place.shell(second, session=shell.session_id, offset=shell.offset) as again,
