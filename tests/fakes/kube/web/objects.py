@@ -124,8 +124,9 @@ async def _watch(context: Context, request: web.Request, target: Target) -> web.
     )
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     response.enable_chunked_encoding()
-    await response.prepare(request)
+    # Whoever has seen that it is open is hung up on.
     epoch = context.watch_epoch
+    await response.prepare(request)
 
     def dropped() -> bool:
         return context.stopping or context.watch_epoch != epoch
