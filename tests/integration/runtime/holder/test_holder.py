@@ -414,23 +414,24 @@ class TestWithoutPython:
         await desk.runtime.close()
 
 
-def hasty() -> str:
+def hasty(silent_s: float) -> str:
     """The holder's program, with little patience for silence."""
     texts = marshal.loads(zlib.decompress(binascii.a2b_base64(packing.packed())))
     name = wire.__name__
     assert "SILENT_S = 90.0" in texts[name]
-    texts[name] = texts[name].replace("SILENT_S = 90.0", "SILENT_S = 0.5").replace("BEAT_S = 25.0", "BEAT_S = 0.1")
+    texts[name] = (
+        texts[name].replace("SILENT_S = 90.0", f"SILENT_S = {silent_s}").replace("BEAT_S = 25.0", "BEAT_S = 0.1")
+    )
     return binascii.b2a_base64(zlib.compress(marshal.dumps(texts, 2)), newline=False).decode()
 
 
 class TestSilence:
-    @pytest.fixture(autouse=True)
-    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        program = hasty()
-        monkeypatch.setattr(packing, "packed", lambda: program)
-
-    async def test_a_service_that_gives_no_sign_of_life_is_gone(self, held: Desk) -> None:
+    async def test_a_service_that_gives_no_sign_of_life_is_gone(
+        self, held: Desk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """As on a node that tells nobody: pipes stay open, and nothing comes. One that lives after all comes back."""
+        program = hasty(0.3)
+        monkeypatch.setattr(packing, "packed", lambda: program)
         shell = await held.start()
         reading = asyncio.create_task(shell.read(1))
 
@@ -441,6 +442,9 @@ class TestSilence:
         reading.cancel()
 
     async def test_beats_are_a_sign_of_life(self, held: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+        # We may be held up for a second.
+        program = hasty(1.5)
+        monkeypatch.setattr(packing, "packed", lambda: program)
         monkeypatch.setattr(wire, "BEAT_S", 0.05)
         shell = await held.start()
         await shell.write(b"sleep 2; echo still here\n")

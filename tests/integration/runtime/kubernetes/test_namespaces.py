@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from libs.runtime.kubernetes import settling
 from libs.runtime.kubernetes.api import KubeApi
 from libs.runtime.kubernetes.names import namespace_of
 from libs.runtime.kubernetes.options import ClusterAccess, KubernetesOptions
@@ -119,14 +120,16 @@ async def test_changed_policies_reach_namespaces_that_are_there(
     assert "203.0.113.0/24" in str(policies)
 
 
-async def test_a_full_quota_is_told_and_room_is_used(folder: Path) -> None:
+async def test_a_full_quota_is_told_and_room_is_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quota = {**KubernetesOptions().namespace_quota, "pods": "1"}
     async with kubernetes_runtime(folder, replace(IMPATIENT, namespace_quota=quota)) as (runtime, _):
         workspaces = Workspaces(cast("Driver", runtime))
         first = await workspaces.start()
         second = make_spec()
-        with pytest.raises(WorkspaceRejectedError) as caught:
-            await runtime.ensure(second)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(settling, "_SETTLE_S", 0.2)
+            with pytest.raises(WorkspaceRejectedError) as caught:
+                await runtime.ensure(second)
         assert caught.value.reason == "QuotaExceeded"
         assert "exceeded quota" in str(caught.value)
 

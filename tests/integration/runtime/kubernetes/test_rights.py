@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 
+from libs.runtime.kubernetes import lifecycle
 from libs.runtime.kubernetes.options import ClusterAccess
 from libs.runtime.kubernetes.runtime import KubernetesRuntime
 from libs.runtime.port import RuntimeUnavailableError, WorkspacePhase
@@ -128,8 +129,8 @@ async def touch_policies(cluster: FakeCluster) -> None:
     await changed.close()
 
 
-@pytest.mark.timeout(90)
-async def test_no_right_is_missing_and_none_is_there_in_vain(folder: Path) -> None:
+async def test_no_right_is_missing_and_none_is_there_in_vain(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "_REPLACE_GRACE_S", 0.1)
     async with kubernetes_halves(folder, IMPATIENT) as (halves, cluster):
         driver = cast("Driver", halves)
         await live(driver, cluster)

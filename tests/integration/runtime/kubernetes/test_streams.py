@@ -87,7 +87,7 @@ async def test_v4_leaves_no_process_behind(runtime: KubernetesRuntime, workspace
 @pytest.fixture
 async def hasty(folder: Path) -> AsyncIterator[tuple[KubernetesRuntime, FakeCluster]]:
     """A driver that soon calls a silent connection dead."""
-    async with kubernetes_runtime(folder, replace(IMPATIENT, exec_ping_s=0.05, exec_dead_s=0.5)) as both:
+    async with kubernetes_runtime(folder, replace(IMPATIENT, exec_ping_s=0.05, exec_dead_s=0.3)) as both:
         yield both
 
 
@@ -118,7 +118,7 @@ async def test_so_does_a_connection_to_a_port(hasty: tuple[KubernetesRuntime, Fa
     async with serving(driver, ref, ECHO, "127.0.0.1", 8123), connected(driver, ref, 8123) as stream:
         reading = asyncio.ensure_future(stream.read())
         # Three times as long as a dead connection would last.
-        assert await asyncio.wait({reading}, timeout=1.5) == (set(), {reading})
+        assert await asyncio.wait({reading}, timeout=0.9) == (set(), {reading})
         await stream.write(b"hello")
         assert await reading == b"hello"
         cluster.freeze()
@@ -157,7 +157,7 @@ async def test_a_silent_process_on_a_live_connection_is_left_alone(
     runtime, _ = hasty
     ref = await Workspaces(cast("Driver", runtime)).start()
     # Three times as long as a dead connection would last.
-    async with opened(await runtime.exec(ref, ["sh", "-c", "sleep 1.5; echo done"], tty=False)) as stream:
+    async with opened(await runtime.exec(ref, ["sh", "-c", "sleep 0.9; echo done"], tty=False)) as stream:
         assert await read_all(stream) == b"done\n"
         assert await stream.wait() == 0
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from libs.runtime.kubernetes import lifecycle
 from libs.runtime.kubernetes.runtime import KubernetesRuntime
 from libs.runtime.port import RuntimeUnavailableError, WorkspacePhase, WorkspaceRejectedError
 from tests.fakes.kube import FakeCluster
@@ -169,8 +170,9 @@ async def test_a_workspace_that_ends_by_itself(
 
 
 async def test_a_lost_node_does_not_hold_a_workspace(
-    runtime: KubernetesRuntime, cluster: FakeCluster, workspaces: Workspaces
+    runtime: KubernetesRuntime, cluster: FakeCluster, workspaces: Workspaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(lifecycle, "_REPLACE_GRACE_S", 0.1)
     spec = make_spec()
     ref = await workspaces.start(spec)
     cluster.add_node("node-2")
