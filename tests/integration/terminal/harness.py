@@ -76,10 +76,11 @@ class Service:
         environment_id: str | None = None,
         cluster: str = DEFAULT_CLUSTER,
     ) -> str:
-        """As envs tells of it: a wish, then a status."""
+        """As envs tells of it: a wish, then a status; returns when the read model has both."""
         environment_id = environment_id or new_id()
         await self.publish(created(environment_id, user_id), environment_id)
         await self.status(environment_id, user_id, status, version=2, cluster=cluster)
+        await self.caught_up()
         return environment_id
 
     async def status(

@@ -411,7 +411,7 @@ class TestTrouble:
 
         async def loses_some(carrier: NatsCarrier, subject: str, message: bytes) -> None:
             nonlocal lost
-            if lost < 5 and chance.random() < 0.15:
+            if lost < 5 and chance.random() < 0.2:
                 lost += 1
             else:
                 await publish(carrier, subject, message)

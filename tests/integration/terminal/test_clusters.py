@@ -76,9 +76,7 @@ class FarCluster:
         await self.service.caught_up("clusters")
 
     async def environment(self, user_id: str) -> str:
-        environment_id = await self.service.environment(user_id, cluster=self.id)
-        await self.service.caught_up()
-        return environment_id
+        return await self.service.environment(user_id, cluster=self.id)
 
     async def refusal(self, environment_id: str, token: str) -> str:
         """Ask for a shell until the answer is 503; what it says. News may be heeded a second late."""

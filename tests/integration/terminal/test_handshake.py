@@ -11,8 +11,9 @@ from websockets.asyncio.client import connect
 
 from libs.common.contracts.environments import EnvironmentStatus
 from libs.common.ids import new_id
-from tests.integration.terminal.harness import Service
+from tests.integration.terminal.harness import TIMEOUT_S, Service, running_service
 from tests.support.app import eventually
+from tests.support.servers import Servers
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
@@ -128,18 +129,18 @@ class TestRefusals:
 
 
 class TestReadModel:
-    async def test_a_handshake_waits_for_the_event_that_the_client_knows_of_already(self, service: Service) -> None:
+    async def test_a_handshake_waits_for_the_event_that_the_client_knows_of_already(self, backend: Servers) -> None:
         user_id, environment_id = new_id(), new_id()
-        token = service.issuer.token(user_id)
+        async with running_service(backend, read_model_grace_seconds=TIMEOUT_S) as service:
 
-        async def late() -> None:
-            await asyncio.sleep(0.3)
-            await service.environment(user_id, environment_id=environment_id)
+            async def late() -> None:
+                await asyncio.sleep(0.1)
+                await service.environment(user_id, environment_id=environment_id)
 
-        publishing = asyncio.create_task(late())
-        async with service.shell(environment_id, token) as shell:
-            await shell.run("echo =$((1+1))=", "=2=")
-        await publishing
+            publishing = asyncio.create_task(late())
+            async with service.shell(environment_id, service.issuer.token(user_id)) as shell:
+                await shell.run("echo =$((1+1))=", "=2=")
+            await publishing
 
 
 class TestConnectionLimit:

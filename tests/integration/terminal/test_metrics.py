@@ -39,7 +39,6 @@ def _grown(before: Seen, after: Seen, name: str) -> float:
 async def test_a_shell_is_counted_with_what_was_typed_and_put_out(service: Service) -> None:
     user_id = new_id()
     environment_id = await service.environment(user_id)
-    await service.caught_up()
     token = service.issuer.token(user_id)
     before = await _look(service)
     typed = "echo $((20 + 3))-$((4))\n"
@@ -75,7 +74,6 @@ async def test_a_shell_is_counted_with_what_was_typed_and_put_out(service: Servi
 async def test_a_handshake_that_is_refused_is_counted_by_its_status(service: Service) -> None:
     user_id = new_id()
     environment_id = await service.environment(user_id, EnvironmentStatus.STOPPED)
-    await service.caught_up()
     before = await _look(service)
     url = service.url(f"terminal/{environment_id}", token=service.issuer.token(user_id))
     assert (await service.refusal(url)).status_code == 409

@@ -37,6 +37,7 @@ async def test_a_replay_finds_the_same_users_keys_and_sessions(clean_backend: Se
             return await count() == 0
 
         await eventually(are_gone)
+        await service.caught_up("sessions")
     settings = service.settings
     client, connection = mongo.connect(settings), await nats.connect(settings.nats_url.get_secret_value())
     scratch = await scratch_database(client, settings, f"{database_name}_again")

@@ -103,7 +103,6 @@ async def street_on(kind: str, backend: Servers, **changes: Any) -> AsyncIterato
                 at_home(service, ours, workspaces, "alice") as alice,
                 at_home(service, ours, workspaces, "bob") as bob,
             ):
-                await service.caught_up()
                 yield Street(service, ours, alice, bob)
         finally:
             await workspaces.remove_all()

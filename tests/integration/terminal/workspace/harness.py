@@ -67,7 +67,6 @@ class Desk:
         await workspaces.start(replace(make_spec(ref=desk.ref), limits=limits))
         try:
             await self.service.environment(self.user_id, environment_id=desk.environment_id)
-            await self.service.caught_up()
             yield desk
         finally:
             await workspaces.remove_all()
@@ -204,7 +203,6 @@ async def desk_on(kind: str, backend: Servers, **changes: Any) -> AsyncIterator[
         await workspaces.start(make_spec(ref=desk.ref))
         try:
             await service.environment(desk.user_id, environment_id=desk.environment_id)
-            await service.caught_up()
             yield desk
         finally:
             await workspaces.remove_all()

@@ -40,7 +40,6 @@ class Place:
         """A replica, once the read model has the environment."""
         async with self.replica() as service:
             await service.environment(self.site.user_id, environment_id=self.site.environment_id)
-            await service.caught_up()
             yield service
 
     def shell(self, service: Service, **query: Any) -> AbstractAsyncContextManager[Shell]:
