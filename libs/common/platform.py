@@ -35,6 +35,7 @@ from libs.common.security.revocation_feed import RevocationFeed
 from libs.common.security.sightings import Sightings
 from libs.common.security.tokens import TokenVerifier
 from libs.common.settings import CommonSettings
+from libs.common.tasks import end_tasks
 from libs.common.telemetry import configure_telemetry, flush_traces
 
 log = structlog.get_logger(__name__)
@@ -133,9 +134,7 @@ class Platform:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
 
     async def _start(self, prepare: Step, run: Step | None) -> None:
         steps: list[Step] = [prepare, self.outbox.start, self.revocations.load, self.revocations.start]

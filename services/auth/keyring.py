@@ -26,6 +26,7 @@ from libs.common.clock import Clock
 from libs.common.errors import UnavailableError
 from libs.common.mongo import UNAVAILABLE_ERRORS, Collection, Database, Document
 from libs.common.security.sealing import SealBrokenError, Sealer
+from libs.common.tasks import end_tasks
 
 SEALING_PURPOSE = "signing-keys"
 
@@ -160,8 +161,7 @@ class KeyRing:
     async def stop(self) -> None:
         """Stop looking."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks([self._task])
 
     @property
     def _collection(self) -> Collection:

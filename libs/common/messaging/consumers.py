@@ -19,6 +19,7 @@ from nats.js.errors import APIError, NotFoundError
 
 from libs.common.messaging.streams import EVENTS_STREAM, ensure_streams
 from libs.common.settings import CommonSettings
+from libs.common.tasks import end_tasks
 
 # One more whenever what `Bus.subscribe` asks of consumers changes. What nats-server changes without losing the place:
 # ack_wait, max_ack_pending, max_deliver, filter_subject. Anything else needs a consumer with another name.
@@ -62,8 +63,7 @@ class ConsumerKeeper:
     async def stop(self) -> None:
         """Look no more."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks([self._task])
 
     async def _keep(self, js: JetStreamContext) -> None:
         while True:

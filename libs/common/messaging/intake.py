@@ -15,6 +15,8 @@ from typing import Any
 import structlog
 from nats.aio.msg import Msg
 
+from libs.common.tasks import end_tasks
+
 # Messages taken in and not yet finished. Bounds memory and what a crash delays by the ack wait. Measured on the
 # embedded database: 64 writers at once get half of what 4 to 16 get done.
 MAX_AT_WORK = 16
@@ -65,9 +67,7 @@ class Intake:
         """Let work at hand finish for a moment, then end it; its messages go to another replica now."""
         if self._tasks:
             _, unfinished = await asyncio.wait(self._tasks, timeout=grace_s)
-            for task in unfinished:
-                task.cancel()
-            await asyncio.gather(*unfinished, return_exceptions=True)
+            await end_tasks(unfinished)
         for message in self._unfinished:
             # It may have been acknowledged in its last moment.
             with contextlib.suppress(Exception):

@@ -21,6 +21,7 @@ from libs.common.contracts.events import Event
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.mongo import Collection, aggregate
+from libs.common.tasks import end_tasks
 from libs.common.telemetry import continued_trace, publishing, trace_headers
 
 PENDING = "pending_events"
@@ -132,9 +133,7 @@ class OutboxRelay:
 
     async def stop(self) -> None:
         """Stop; what is pending stays in the documents."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         self._tasks = []
 
     def poke(self, collection: Collection, key: Any) -> None:

@@ -28,6 +28,7 @@ from libs.common.contracts.events import Event
 from libs.common.contracts.users import UserSessionsRevoked
 from libs.common.ids import new_id
 from libs.common.redis import UNAVAILABLE_ERRORS
+from libs.common.tasks import end_tasks
 
 REFRESH_INTERVAL_S = 5.0
 CONFIRM_WITHIN_S = 0.8
@@ -137,13 +138,9 @@ class Revocations:
 
     async def stop(self) -> None:
         """Stop listening and refreshing."""
-        stopping = set(self._tasks)
-        self._tasks = []
-        while stopping:
-            for task in stopping:
-                task.cancel()
-            # Again: one that comes just as the Redis client's own time-out begins or ends is lost.
-            _, stopping = await asyncio.wait(stopping, timeout=_CANCEL_AGAIN_S)
+        stopping, self._tasks = self._tasks, []
+        # Soon: a cancellation that comes just as the Redis client's own time-out begins or ends is lost.
+        await end_tasks(stopping, again_after_s=_CANCEL_AGAIN_S)
 
     async def _refresh_forever(self) -> None:
         while True:

@@ -18,6 +18,7 @@ from libs.common.history.reader import StreamReader
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM
 from libs.common.security.revocation import SUBJECT, Revocations
+from libs.common.tasks import end_tasks
 
 _LOOK_EVERY_S = 1.0
 # A connection may have been dead for a minute before anybody notices, and clocks differ.
@@ -62,8 +63,7 @@ class RevocationFeed:
     async def stop(self) -> None:
         """Stop recalling."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks([self._task])
 
     async def _keep_complete(self) -> None:
         client = self._bus.client

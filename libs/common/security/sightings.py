@@ -12,6 +12,7 @@ import structlog
 from libs.common.clock import utc_now
 from libs.common.contracts.telemetry import Sighting, sighting_subject
 from libs.common.security.principal import Principal
+from libs.common.tasks import end_tasks
 
 _TELL_EVERY_S = 30.0
 _LOOK_EVERY_S = 1.0
@@ -56,8 +57,7 @@ class Sightings:
     async def stop(self) -> None:
         """Tell no more."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks([self._task])
 
     async def _tell_forever(self) -> None:
         while True:

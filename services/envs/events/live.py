@@ -26,6 +26,7 @@ from libs.common.history.reader import StreamReader
 from libs.common.messaging.broker import Bus
 from libs.common.messaging.streams import EVENTS_STREAM, EVENTS_SUBJECTS
 from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE
+from libs.common.tasks import end_tasks
 from services.envs.errors import TooManyStreamsError
 from services.envs.events.clients import Clients, ClientStream
 from services.envs.ports import StoredEvent
@@ -80,8 +81,7 @@ class LiveFeed:
         """Close all clients and stop following. The bus takes the subscription with it."""
         self.close_all()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end_tasks([self._task])
 
     async def open(self, *, user_id: str, session_id: str, sees_all: bool, after: int | None) -> ClientStream:
         """See LiveEvents."""

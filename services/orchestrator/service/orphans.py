@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from libs.common.clock import Clock
+from libs.common.tasks import end_tasks
 from libs.runtime.port import DriverError, ObservedWorkspace, WorkspacePhase
 from services.orchestrator.ports import EnvironmentStore, Fleet, History
 from services.orchestrator.service.dispatch import Dispatcher
@@ -62,8 +63,7 @@ class OrphanCollector:
     async def stop(self) -> None:
         """End at once; every call to the runtime may be cut short."""
         if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+            await end_tasks([self._loop])
 
     async def scan(self) -> None:
         """Look at everything once; a cluster that cannot be asked has its turn later."""

@@ -13,6 +13,7 @@ import structlog
 from libs.common.clock import Clock
 from libs.common.contracts.clusters import DEFAULT_CLUSTER, ClusterHealth, ClusterUpdated
 from libs.common.costly import CostlyNumbers
+from libs.common.tasks import end_tasks
 from libs.runtime.port import (
     DriverError,
     ObservedWorkspace,
@@ -252,9 +253,7 @@ class ClusterWatch:
 
     async def stop(self) -> None:
         """End at once."""
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await end_tasks(self._loops)
 
     async def refresh(self) -> None:
         """Take over what others have changed."""

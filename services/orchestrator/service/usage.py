@@ -9,6 +9,7 @@ import structlog
 
 from libs.common.clock import Clock
 from libs.common.contracts.telemetry import UsageSample
+from libs.common.tasks import end_tasks
 from libs.runtime.port import WorkspaceNotFoundError, WorkspaceNotRunningError
 from services.orchestrator.domain.model import Environment
 from services.orchestrator.ports import EnvironmentStore, Fleet, UsageSink
@@ -58,8 +59,7 @@ class UsageSampler:
     async def stop(self) -> None:
         """End at once."""
         if self._loop is not None:
-            self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+            await end_tasks([self._loop])
 
     async def sample_all(self) -> None:
         """One sample of every environment whose last one is old."""
