@@ -36,7 +36,7 @@ _RECONNECT_WAIT_S = 1
 _PING_INTERVAL_S = 20
 _PUBLISH_TIMEOUT_S = 5.0
 # What handlers at work get when the service stops; what is not done by then is delivered again, to another replica.
-_GRACE_S = 5.0
+GRACE_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -57,11 +57,13 @@ class Bus:
         service: str,
         *,
         ack_wait_s: float = ACK_WAIT_S,
+        grace_s: float = GRACE_S,
         observer: Observer = unobserved,
     ) -> None:
         """`observer` hears what became of each event that a subscriber was given."""
         self.service = service
         self._ack_wait_s = ack_wait_s
+        self._grace_s = grace_s
         self._settings = settings
         self._servers = [url.strip() for url in settings.nats_url.get_secret_value().split(",")]
         self._client: NatsClient | None = None
@@ -84,7 +86,7 @@ class Bus:
             ack_policy=AckPolicy.MANUAL,
             logger=_faststream_logger(),
             log_level=logging.DEBUG,
-            graceful_timeout=_GRACE_S,
+            graceful_timeout=grace_s,
             # Injecting and converting parameters would cost as much again; the delivery policy decodes.
             apply_types=False,
         )
@@ -159,7 +161,7 @@ class Bus:
         await asyncio.gather(*(subscriber.stop() for subscriber in self.broker.subscribers))
         if self._fetching is not None:
             await self._fetching.give_back()
-        await asyncio.gather(*(intake.drain(_GRACE_S) for intake in self._intakes))
+        await asyncio.gather(*(intake.drain(self._grace_s) for intake in self._intakes))
         await self.broker.stop()
 
     @property

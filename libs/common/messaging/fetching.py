@@ -44,7 +44,14 @@ class PromptJetStream(JetStreamContext):
         self._untaken.pop(message.reply, None)
 
     async def give_back(self) -> None:
-        """After the last fetch: what nobody works on goes to another replica now, and not after the ack wait."""
+        """After the last fetch: what nobody works on goes to another replica now, and not after the ack wait.
+
+        nats-server 2.9 gives the first of it to a request that is open, though nobody listens for the answer any more.
+        Such requests it forgets when it is asked about the consumer.
+        """
+        if self._nc.is_connected:
+            asked = (self.consumer_info(opened.stream, opened.consumer) for opened in self._opened)
+            await asyncio.gather(*asked, return_exceptions=True)
         for message in self._untaken.values():
             with contextlib.suppress(Exception):
                 await message.nak()
@@ -70,6 +77,8 @@ class PromptSubscription:
     def __init__(
         self, client: NatsClient, stream: str, consumer: str, inbox: str, untaken: dict[str, Msg] | None = None
     ) -> None:
+        self.stream = stream
+        self.consumer = consumer
         self._client = client
         self._untaken = untaken if untaken is not None else {}
         self._request_subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"

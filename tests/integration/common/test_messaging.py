@@ -21,7 +21,7 @@ from libs.common.contracts.events import Event
 from libs.common.contracts.users import UserLocked
 from libs.common.errors import PermanentError, TemporaryError
 from libs.common.ids import new_id
-from libs.common.messaging.broker import Bus
+from libs.common.messaging.broker import GRACE_S, Bus
 from libs.common.messaging.intake import MAX_AT_WORK
 from libs.common.messaging.outbox import PENDING, OutboxRelay, StreamPublisher, pending
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
@@ -53,9 +53,9 @@ async def settings(clean_backend: Servers, make_settings: MakeSettings) -> Commo
 
 @asynccontextmanager
 async def running_bus(
-    settings: CommonSettings, service: str = "envs", handler: Callable[[Event], Any] | None = None
+    settings: CommonSettings, *, handler: Callable[[Event], Any] | None = None, grace_s: float = GRACE_S
 ) -> AsyncIterator[Bus]:
-    bus = Bus(settings, service)
+    bus = Bus(settings, "envs", grace_s=grace_s)
     if handler is not None:
 
         async def handle(delivery: Delivery) -> None:
@@ -78,7 +78,7 @@ async def dead_letters(bus: Bus, count: int) -> list[Msg]:
     subscription = await bus.jetstream.pull_subscribe("dlq.>", stream=DEAD_LETTER_STREAM)
     found: list[Msg] = []
     while len(found) < count:
-        found += await subscription.fetch(count - len(found), timeout=10)
+        found += await subscription.fetch(count - len(found), timeout=30)
     return found
 
 
@@ -147,7 +147,7 @@ class TestDelivery:
         async with running_bus(settings, handler=handled.put) as bus:
             event = an_event()
             await publish(bus, event)
-            assert (await asyncio.wait_for(handled.get(), 10)).id == event.id
+            assert (await asyncio.wait_for(handled.get(), 30)).id == event.id
 
     async def test_a_temporary_error_is_retried_after_its_delay(self, settings: CommonSettings) -> None:
         times: list[float] = []
@@ -161,7 +161,7 @@ class TestDelivery:
 
         async with running_bus(settings, handler=handler) as bus:
             await publish(bus, an_event())
-            await asyncio.wait_for(done.wait(), 20)
+            await asyncio.wait_for(done.wait(), 60)
         assert times[1] - times[0] >= 0.19
         assert times[2] - times[1] >= 0.19
 
@@ -178,7 +178,7 @@ class TestDelivery:
 
         async with running_bus(settings, handler=handler) as bus:
             await publish(bus, an_event())
-            await asyncio.wait_for(done.wait(), 20)
+            await asyncio.wait_for(done.wait(), 60)
             consumer = await bus.jetstream.consumer_info(EVENTS_STREAM, "envs-users")
             assert consumer.delivered.consumer_seq == 1
 
@@ -206,7 +206,7 @@ class TestDelivery:
             await bus.jetstream.publish("devpocket.user.x.locked", payload, stream=EVENTS_STREAM)
             good = an_event()
             await publish(bus, good)
-            assert (await asyncio.wait_for(handled.get(), 10)).id == good.id
+            assert (await asyncio.wait_for(handled.get(), 30)).id == good.id
             (dead,) = await dead_letters(bus, 1)
             assert dead.subject == "dlq.envs.devpocket.user.x.locked"
             assert dead.headers is not None
@@ -244,7 +244,7 @@ class TestDelivery:
             events = [an_event() for _ in range(100)]
             for event in events:
                 await publish(one, event)
-            await asyncio.wait_for(enough.wait(), 20)
+            await asyncio.wait_for(enough.wait(), 60)
         assert sorted(handled) == sorted(event.id for event in events)
 
 
@@ -264,7 +264,7 @@ class TestEnd:
         async def handle(event: Event) -> None:
             handled.add(event.id)
 
-        async with running_bus(settings, handler=never_done) as first:
+        async with running_bus(settings, handler=never_done, grace_s=0.1) as first:
             for event in events:
                 await publish(first, event)
 
