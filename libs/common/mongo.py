@@ -27,8 +27,7 @@ Client = AsyncMongoClient[Document]
 UNAVAILABLE_ERRORS = (ConnectionFailure, ExecutionTimeout, WaitQueueTimeoutError)
 
 # A primary election takes up to 12 s by default; a phone should get its 503 sooner and ask again.
-_SERVER_SELECTION_TIMEOUT_MS = 3_000
-_SOCKET_TIMEOUT_MS = 20_000
+_OPTIONS = {"serverSelectionTimeoutMS": 3_000, "connectTimeoutMS": 3_000, "socketTimeoutMS": 20_000}
 _AGGREGATE_MS = 2_000
 # IndexOptionsConflict, IndexKeySpecsConflict.
 _OTHER_OPTIONS = (85, 86)
@@ -37,14 +36,14 @@ _OTHER_OPTIONS = (85, 86)
 def connect(settings: CommonSettings, pool: PoolWatch | None = None) -> Client:
     """A client; connections are made at first use. `pool` is told of each.
 
-    Writes are repeated after a lost answer unless the URL says `retryWrites=false`, which some servers ask for.
+    What the URL says counts: other times, or `retryWrites=false`, which some servers ask for.
     """
+    url = settings.mongodb_url.get_secret_value()
+    options: dict[str, Any] = {name: value for name, value in _OPTIONS.items() if f"{name.lower()}=" not in url.lower()}
     client: AsyncIOMotorClient[Document] = AsyncIOMotorClient(
-        settings.mongodb_url.get_secret_value(),
+        url,
+        **options,
         tz_aware=True,
-        serverSelectionTimeoutMS=_SERVER_SELECTION_TIMEOUT_MS,
-        connectTimeoutMS=_SERVER_SELECTION_TIMEOUT_MS,
-        socketTimeoutMS=_SOCKET_TIMEOUT_MS,
         appname="devpocket",
         event_listeners=[pool] if pool is not None else [],
     )
