@@ -100,8 +100,8 @@ class TestAudit:
         boss = bearer(await signed_in(client, ADMIN, new=False))
         report = RuntimeRunning(environment_id="e1", user_id="u1", generation=1, runtime="local")
         await publish(auth_app, report, "orchestrator")
-        await register(client)
-        await wait_for(client, boss, "user.registered")
+        user_id = (await register(client)).json()["id"]
+        await wait_for(client, boss, "user.registered", user=user_id)
         assert not [entry for entry in await entries(client, boss) if entry["subject"] == "e1"]
 
     async def test_is_for_administrators(self, client: httpx.AsyncClient) -> None:
@@ -142,6 +142,8 @@ class TestDeletion:
         await publish(auth_app, OwnerEmptied(user_id=user_id, environments=3), "envs")
         entry = await wait_for(client, boss, "user.erased", user=user_id)
         assert entry["details"] == {"environments": 3}
+        for action in ("user.deleted", "owner.emptied"):
+            await wait_for(client, boss, action, user=user_id)
         told = [entry["action"] for entry in await entries(client, boss, user=user_id)]
         assert told.count("user.deleted") == told.count("user.erased") == told.count("owner.emptied") == 1
         assert (await register(client)).status_code == 201

@@ -32,6 +32,7 @@ from libs.common.messaging.redrive import redrive_subject
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
 from libs.common.messaging.subscriptions import IMPORTED_SEQUENCE, Delivery, Subscription
 from libs.common.settings import CommonSettings
+from tests.support.app import eventually
 from tests.support.servers import LocalServer, Servers, nats_server
 
 Handler = Callable[[Delivery], Any]
@@ -91,7 +92,7 @@ def server(tmp_path: Path) -> Iterator[LocalServer]:
 
 async def settled(bus: Bus) -> None:
     """Until the consumer is there and nothing waits for an outcome."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(NotFoundError):
                 info = await bus.jetstream.consumer_info(EVENTS_STREAM, _CONSUMER)
@@ -134,7 +135,7 @@ class TestLongWork:
             handled += 1
             await asyncio.sleep(3.0)
 
-        async with running(settings, handler, ack_wait_s=1.0) as one, running(settings, handler, ack_wait_s=1.0):
+        async with running(settings, handler, ack_wait_s=2.0) as one, running(settings, handler, ack_wait_s=2.0):
             await publish(one, locked())
             await settled(one)
             info = await one.jetstream.consumer_info(EVENTS_STREAM, _CONSUMER)
@@ -205,7 +206,7 @@ class TestRedrive:
             event = locked()
             headers = {ORIGINAL_SUBJECT: event.nats_subject, ORIGINAL_SEQUENCE: "41"}
             payload = event.model_dump_json().encode()
-            answer = await bus.client.request(redrive_subject(_CONSUMER), payload, headers=headers, timeout=5)
+            answer = await bus.client.request(redrive_subject(_CONSUMER), payload, headers=headers, timeout=30)
             assert json.loads(answer.data) == {"ok": True}
         assert seen == [(41, event.id)]
 
@@ -220,7 +221,7 @@ class TestRedrive:
                 (event.model_dump_json().encode(), "RuntimeError", "still broken"),
                 (b"{", "MalformedEventError", "not JSON: EOF while parsing an object at line 1 column 1"),
             ):
-                answer = await bus.client.request(redrive_subject(_CONSUMER), payload, headers=headers, timeout=5)
+                answer = await bus.client.request(redrive_subject(_CONSUMER), payload, headers=headers, timeout=30)
                 assert json.loads(answer.data) == {"ok": False, "error_type": error_type, "message": message}
 
 
@@ -240,7 +241,7 @@ class TestServerGone:
                 server.start()
                 event = locked()
                 await publish_at_last(bus, event)
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while await handled.get() != event.id:
                         continue
 
@@ -253,10 +254,12 @@ class TestServerGone:
             keeper = ConsumerKeeper(settings, look_every_s=0.05)
             keeper.add(_CONSUMER, "devpocket.user.*.*", replace(before, durable_name=None, filter_subject=None))
             keeper.start(bus.jetstream)
-            await bus.jetstream.delete_consumer(EVENTS_STREAM, _CONSUMER)
-            await publish(bus, locked())
-            await settled(bus)
-            await keeper.stop()
+            try:
+                await bus.jetstream.delete_consumer(EVENTS_STREAM, _CONSUMER)
+                await publish(bus, locked())
+                await settled(bus)
+            finally:
+                await keeper.stop()
             after = (await bus.jetstream.consumer_info(EVENTS_STREAM, _CONSUMER)).config
             assert (after.filter_subject, after.ack_wait, after.max_deliver) == (
                 before.filter_subject, before.ack_wait, before.max_deliver,
@@ -290,6 +293,11 @@ class TestFetching:
             prompt = PromptJetStream(bus.client)
             subscription = await prompt.pull_subscribe("devpocket.user.*.*", durable="prompt", stream=EVENTS_STREAM)
             waiting = asyncio.create_task(subscription.fetch(64, timeout=600))
+
+            async def is_asked_for() -> bool:
+                return bool((await bus.jetstream.consumer_info(EVENTS_STREAM, "prompt")).num_waiting)
+
+            await eventually(is_asked_for)
             reconnects = bus.client.stats["reconnects"]
             server.kill()
             server.start()

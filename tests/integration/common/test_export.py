@@ -24,7 +24,7 @@ Begin = Callable[[str], TracerProvider]
 def begin(monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
     """A provider as a service has it, quick to send."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "30")
     made: list[TracerProvider] = []
 
     def make(url: str) -> TracerProvider:

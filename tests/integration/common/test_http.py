@@ -253,7 +253,7 @@ class TestStart:
                     assert answer.status_code == 503
                     assert answer.json()["checks"]["messaging"] == "unhealthy"
                     await asyncio.to_thread(nats.start)
-                    await asyncio.wait_for(app.state.platform.health.wait_started(), 20)
+                    await asyncio.wait_for(app.state.platform.health.wait_started(), 60)
                     assert (await client.get("/health")).json()["status"] == "healthy"
         finally:
             nats.stop()

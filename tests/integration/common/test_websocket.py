@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -17,7 +16,7 @@ from websockets.uri import parse_uri
 
 from libs.common.http.flight import IN_FLIGHT_BYTES
 from libs.common.http.websocket import WebSocketProtocol, direct_socket
-from tests.support.app import eventually
+from tests.support.app import eventually, served
 
 _LARGEST = 100_000
 _END = Frame(Opcode.CLOSE, b"\x03\xe8")
@@ -37,22 +36,8 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 @asynccontextmanager
 async def serving(app: App, protocol: type[asyncio.Protocol]) -> AsyncIterator[int]:
     """Gives the port."""
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, ws=protocol, ws_max_size=_LARGEST, ws_per_message_deflate=False, lifespan="off"
-    )
-    config.log_config = None
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-
-    async def started() -> bool:
-        return server.started
-
-    try:
-        await eventually(started)
-        yield server.servers[0].sockets[0].getsockname()[1]
-    finally:
-        server.should_exit = True
-        await task
+    async with served(app, ws=protocol, ws_max_size=_LARGEST, ws_per_message_deflate=False) as url:
+        yield int(url.rpartition(":")[2])
 
 
 class Client:

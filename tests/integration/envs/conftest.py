@@ -40,7 +40,7 @@ from tests.support.servers import Servers
 from tests.support.tokens import TestIssuer
 
 API = "/api/v1/environments"
-_WAIT_S = 15.0
+_WAIT_S = 30.0
 
 
 class World:
@@ -155,7 +155,9 @@ class World:
         if not count:
             return []
         subscription = await self.js.pull_subscribe(subject, stream=EVENTS_STREAM)
-        return [json.loads(message.data)["data"]["environments"] for message in await subscription.fetch(count)]
+        return [
+            json.loads(message.data)["data"]["environments"] for message in await subscription.fetch(count, _WAIT_S)
+        ]
 
     async def opened_terminal(self, environment_id: str) -> None:
         """What the terminal service says, handled when this returns."""

@@ -11,16 +11,16 @@ from typing import Any
 
 import httpx
 import pytest
-import uvicorn
+from fastapi import FastAPI
 
 from libs.common.contracts.events import RuntimeRunning, RuntimeStopped
 from libs.common.contracts.identity import Plan
 from libs.common.contracts.users import UserSessionsRevoked
 from services.envs.events import live
 from tests.integration.envs.conftest import API, World
-from tests.support.servers import free_port
+from tests.support.app import served
 
-_WAIT_S = 15.0
+_WAIT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -70,19 +70,21 @@ class EventSource:
             return True
 
 
+@asynccontextmanager
+async def events_of(app: FastAPI) -> AsyncIterator[str]:
+    """Where a real server of the app tells live events; its clients are sent away at the end."""
+    async with served(app, ws="none") as url:
+        try:
+            yield f"{url}/api/v1/events"
+        finally:
+            app.state.live.close_all()
+
+
 @pytest.fixture
 async def url(world: World) -> AsyncIterator[str]:
-    """The app behind a real server: in-process transports do not stream."""
-    port = free_port()
-    config = uvicorn.Config(world.app, port=port, log_config=None, lifespan="off", ws="none")
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - the server offers no event
-        await asyncio.sleep(0.005)
-    yield f"http://127.0.0.1:{port}/api/v1/events"
-    world.app.state.live.close_all()
-    server.should_exit = True
-    await task
+    """Where live events are."""
+    async with events_of(world.app) as url:
+        yield url
 
 
 @asynccontextmanager

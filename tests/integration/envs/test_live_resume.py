@@ -6,12 +6,9 @@ import asyncio
 import shutil
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
 from libs.common.context import Cause
 from libs.common.contracts.events import Event, RuntimeProvisioning
@@ -23,11 +20,12 @@ from services.envs.main import create_app
 from services.envs.ports import Gap, StreamClosedError
 from services.envs.settings import EnvsSettings
 from tests.integration.envs.conftest import World
-from tests.integration.envs.test_events_api import EventSource, watching
+from tests.integration.envs.test_events_api import EventSource, events_of, watching
 from tests.integration.envs.test_recovery import own_nats as own_nats  # noqa: PLC0414 - a fixture
 from tests.integration.envs.test_recovery import own_world as own_world  # noqa: PLC0414 - a fixture
+from tests.integration.envs.test_recovery import restarted
 from tests.support.app import running_app
-from tests.support.servers import LocalServer, free_port
+from tests.support.servers import LocalServer
 
 _WAIT_S = 30.0
 
@@ -71,25 +69,11 @@ async def caught_up(world: World, feed: LiveFeed, sequence: int) -> None:
     await world.until(seen)
 
 
-@asynccontextmanager
-async def served(app: FastAPI) -> AsyncIterator[str]:
-    """The app behind a real server: in-process transports do not stream."""
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off", ws="none"))
-    task = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - the server offers no event
-        await asyncio.sleep(0.005)
-    yield f"http://127.0.0.1:{port}/api/v1/events"
-    app.state.live.close_all()
-    server.should_exit = True
-    await task
-
-
 @pytest.fixture
 async def replicas(world: World, settings: EnvsSettings) -> AsyncIterator[tuple[str, str]]:
     """Two replicas of the service, on the same servers."""
     other = create_app(settings, keys=world.issuer)
-    async with running_app(other), served(world.app) as one, served(other) as two:
+    async with running_app(other), events_of(world.app) as one, events_of(other) as two:
         yield one, two
 
 
@@ -120,11 +104,14 @@ class TestOnTwoReplicas:
     async def test_a_replica_that_lags_behind_delivers_what_comes_after(self, world: World, second: LiveFeed) -> None:
         first = await say(world, "first")
         await caught_up(world, second, first)
-        # As if it had missed a message: it hears nothing until it has noticed.
+        # As if it had missed a message: it hears nothing until it has noticed, and it looks when we say so.
+        assert second._task is not None
+        second._task.cancel()
         second._lost_one = True
         seen = await say(world, "seen on the other replica")
         stream = await opened(world, seen, second)
         assert second._last < seen
+        second._task = asyncio.create_task(second._keep_following())
         later = await say(world, "later")
         assert await heard(stream) == (later, "later")
 
@@ -175,7 +162,7 @@ class TestLongAgo:
         feed._ring, feed._most_scanned = deque(maxlen=1), 1
         places = [await say(world, str(number)) for number in range(3)]
         await caught_up(world, feed, places[-1])
-        async with served(world.app) as url, watching(url, world.headers, after=places[0]) as events:
+        async with events_of(world.app) as url, watching(url, world.headers, after=places[0]) as events:
             gap = await events.frame()
         assert (gap.event, gap.id) == ("gap", places[-1])
         assert gap.data["data"] == {"seen": places[0], "resumes_after": places[-1]}
@@ -217,9 +204,8 @@ class TestServersRestart:
         self, own_world: World, own_nats: LocalServer
     ) -> None:
         first, second = await say(own_world, "first"), await say(own_world, "second")
-        own_nats.kill()
-        own_nats.start()
-        third = await say_when_it_works(own_world, "third")
+        await restarted(own_nats, own_world)
+        third = await say(own_world, "third")
         stream = await opened(own_world, first)
         assert [await heard(stream) for _ in range(2)] == [(second, "second"), (third, "third")]
 

@@ -55,6 +55,18 @@ async def _ignore(_: Exception) -> None:
     """The server is killed on purpose."""
 
 
+async def restarted(server: LocalServer, world: World) -> None:
+    """Kill the server and start it; returns once our connection is a new one: what the old one took is lost."""
+    before = world.bus.stats["reconnects"]
+    server.kill()
+    server.start()
+
+    async def is_new() -> bool:
+        return world.bus.is_connected and world.bus.stats["reconnects"] > before
+
+    await world.until(is_new)
+
+
 class TestNatsRestart:
     async def test_writes_are_told_and_live_events_go_on_without_repeats(
         self, own_world: World, own_nats: LocalServer
@@ -118,7 +130,7 @@ class TestSigterm:
                     process.send_signal(signal.SIGTERM)
                     async for line in response.aiter_lines():
                         assert not line.startswith("data:")
-            assert await asyncio.to_thread(process.wait, 4) in {0, -signal.SIGTERM}
+            assert await asyncio.to_thread(process.wait, 15) in {0, -signal.SIGTERM}
         finally:
             process.kill()
             await asyncio.to_thread(process.wait)
