@@ -44,11 +44,15 @@ log = structlog.get_logger(__name__)
 
 
 class Revocations:
-    """The dead sessions, as this process knows them. `token_life_s`: how long a revocation matters, in seconds."""
+    """The dead sessions, as this process knows them. `token_life_s`: how long a revocation matters, in seconds.
 
-    def __init__(self, redis: Redis, *, token_life_s: float) -> None:
+    `confirm_within_s`: what other processes get to confirm one.
+    """
+
+    def __init__(self, redis: Redis, *, token_life_s: float, confirm_within_s: float = CONFIRM_WITHIN_S) -> None:
         self._redis = redis
         self._token_life_s = token_life_s
+        self._confirm_within_s = confirm_within_s
         self._dead: dict[str, float] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._listeners: list[Callable[[str], None]] = []
@@ -94,9 +98,9 @@ class Revocations:
         announcement = new_id()
         listening = await self._redis.publish(_CHANNEL, json.dumps({"id": announcement, "sessions": session_ids}))
         try:
-            async with asyncio.timeout(CONFIRM_WITHIN_S):
+            async with asyncio.timeout(self._confirm_within_s):
                 for _ in range(listening):
-                    await self._redis.blpop([_CONFIRMATIONS + announcement], timeout=CONFIRM_WITHIN_S)
+                    await self._redis.blpop([_CONFIRMATIONS + announcement], timeout=self._confirm_within_s)
         except TimeoutError:
             log.warning("a process has not confirmed a revocation in time", listening=listening)
 

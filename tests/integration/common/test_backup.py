@@ -32,6 +32,7 @@ from libs.common.settings import CommonSettings
 from tests.support.app import eventually
 from tests.support.servers import Servers
 
+_PATIENCE_S = 30.0
 _KEY = "test-secret-key-0123456789-0123456789"
 _SERVICES = ("auth", "envs", "orchestrator", "terminal")
 
@@ -54,7 +55,7 @@ class Installation:
 
     def __init__(self, servers: Servers, settings: CommonSettings, nats: NatsClient, client: mongo.Client) -> None:
         self.servers, self.settings, self.nats, self.client = servers, settings, nats, client
-        self.js = nats.jetstream()
+        self.js = nats.jetstream(timeout=_PATIENCE_S)
         self.key = _KEY
 
     def database(self, service: str) -> mongo.Database:
@@ -104,7 +105,7 @@ async def here(clean_backend: Servers, make_settings: Any) -> AsyncIterator[Inst
     config = ConsumerConfig(durable_name="envs-work", ack_policy=AckPolicy.EXPLICIT, ack_wait=30)
     await installation.js.add_consumer(EVENTS_STREAM, config)
     reading = await installation.js.pull_subscribe_bind("envs-work", EVENTS_STREAM)
-    await (await reading.fetch(1))[0].ack_sync()
+    await (await reading.fetch(1, _PATIENCE_S))[0].ack_sync(_PATIENCE_S)
     yield installation
     await installation.wipe()
     await connection.close()
@@ -333,7 +334,7 @@ class Traffic:
                 assert message.headers is not None
                 key, sequence = message.headers["Nats-Msg-Id"], message.metadata.sequence.stream
                 await self._read.update_one({"_id": key}, {"$max": {"sequence": sequence}}, upsert=True)
-                await message.ack_sync()
+                await message.ack_sync(_PATIENCE_S)
 
 
 async def test_documents_and_events_fit_each_other_whenever_the_backup_is_made(

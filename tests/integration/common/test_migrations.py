@@ -26,6 +26,7 @@ from libs.common.migrations.runner import Migrations, Status
 from libs.common.platform import Platform
 from libs.common.settings import CommonSettings
 from services.auth.repository import MongoAudit
+from tests.fakes.auth import ManualClock
 from tests.support.app import eventually
 from tests.support.servers import Servers
 
@@ -101,14 +102,17 @@ async def test_an_old_replica_writes_as_it_always_did_and_nothing_of_it_is_lost(
             await things.replace_one({"_id": f"{written % _COUNT:05}"}, {"n": -1})
             written += 1
 
+    clock, settle_s = ManualClock(), 60.0
     writing = asyncio.create_task(old_replica())
-    migrations = Migrations(database, [Backfill(**{**_fields(_MIGRATION), "settle_s": 0.4})])
-    running = asyncio.create_task(migrations.finish_all())
+    migrations = Migrations(database, [Backfill(**{**_fields(_MIGRATION), "settle_s": settle_s})], clock=clock)
+    running = asyncio.create_task(migrations.attempt_all())
     await eventually(_later(lambda: written > 20))
     assert (await _only(migrations)).state in {"running", "settling"}
     stop.set()
     await writing
-    await asyncio.wait_for(running, 20)
+    assert not await asyncio.wait_for(running, 60)
+    while not await migrations.attempt_all():
+        clock.advance(seconds=settle_s)
     assert await things.count_documents({"shape": {"$exists": False}}) == 0
     assert await things.count_documents({}) == _COUNT + 2 * written
     assert await things.count_documents({"n": -1}) == min(written, _COUNT)
@@ -123,7 +127,7 @@ from libs.common.settings import CommonSettings
 url, database, migration = sys.argv[1:]
 settings = CommonSettings(_env_file=None, mongodb_url=url)
 async def main():
-    slowly = Backfill(**{**json.loads(migration), "pause_s": 0.1})
+    slowly = Backfill(**{**json.loads(migration), "pause_s": 60.0})
     await Migrations(mongo.connect(settings)[database], [slowly], lease_s=1.0).finish_all()
 asyncio.run(main())
 """
@@ -149,7 +153,7 @@ async def test_one_that_is_killed_is_taken_over_where_it_was(
     await process.wait()
     status = await _only(successor)
     assert (status.state, 0 < status.changed < _COUNT) == ("running", True)
-    await asyncio.wait_for(successor.finish_all(), 20)
+    await asyncio.wait_for(successor.finish_all(), 60)
     assert await _times(database) == {1}
     # What the killed one had changed but not yet counted is at most one batch.
     assert _COUNT - _MIGRATION.batch <= (await _only(successor)).changed <= _COUNT
