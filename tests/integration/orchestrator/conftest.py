@@ -21,7 +21,7 @@ from tests.support.servers import Servers
 from tests.support.tokens import TestIssuer
 from tests.unit.orchestrator.memory import wish
 
-_PATIENCE_S = 20.0
+_PATIENCE_S = 30.0
 
 
 @dataclass
@@ -68,7 +68,7 @@ def a_wish(kind: type[EnvironmentWish], environment_id: str | None = None, *, ge
 @pytest.fixture
 def settings(clean_backend: Servers, make_settings: Callable[..., Any]) -> OrchestratorSettings:
     settings: OrchestratorSettings = make_settings(
-        OrchestratorSettings, scan_interval_seconds=0.1, lease_seconds=3.0, metrics_interval_seconds=0.5
+        OrchestratorSettings, scan_interval_seconds=0.1, metrics_interval_seconds=0.5
     )
     return settings
 
@@ -81,7 +81,7 @@ def issuer(settings: OrchestratorSettings) -> TestIssuer:
 @pytest.fixture
 async def envs(settings: OrchestratorSettings) -> AsyncIterator[Envs]:
     client = await nats.connect(settings.nats_url.get_secret_value())
-    jetstream = client.jetstream()
+    jetstream = client.jetstream(timeout=_PATIENCE_S)
     await ensure_streams(jetstream, settings)
     yield Envs(client, jetstream)
     await client.close()

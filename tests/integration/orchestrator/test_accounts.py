@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
@@ -36,7 +35,7 @@ from services.orchestrator.settings import OrchestratorSettings
 from tests.fakes.runtime import FakeRuntime
 from tests.integration.orchestrator.conftest import Envs
 from tests.support.accounts import OUTDATED
-from tests.support.app import running_app
+from tests.support.app import eventually, running_app
 from tests.support.tokens import TestIssuer
 
 
@@ -73,19 +72,13 @@ def bearer(token: object) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await condition():  # noqa: ASYNC110 - nothing announces it
-            await asyncio.sleep(0.02)
+async def answers(client: httpx.AsyncClient, token: object, status: int) -> None:
+    """Until this token is answered with it: what auth says is on its way."""
 
+    async def is_so() -> bool:
+        return (await client.get("/api/v1/regions", headers=bearer(token))).status_code == status
 
-async def refused(client: httpx.AsyncClient, token: object) -> None:
-    """Until this token is."""
-
-    async def is_refused() -> bool:
-        return (await client.get("/api/v1/regions", headers=bearer(token))).status_code == 401
-
-    await until(is_refused)
+    await eventually(is_so)
 
 
 async def test_keys_are_good_for_what_they_were_made_for(
@@ -98,7 +91,7 @@ async def test_keys_are_good_for_what_they_were_made_for(
         administrating, reading = await auth.key(admin_id, Scope.ADMIN), await auth.key(admin_id, Scope.READ)
         users = await auth.key(user_id, Scope.ADMIN)
         for key, clusters in ((administrating, 200), (reading, 403), (users, 403)):
-            assert (await client.get("/api/v1/regions", headers=bearer(key))).status_code == 200
+            await answers(client, key, 200)
             assert (await client.get("/api/v1/clusters", headers=bearer(key))).status_code == clusters
         forged = ApiKey(administrating.id, reading.secret)
         assert (await client.get("/api/v1/regions", headers=bearer(forged))).status_code == 401
@@ -113,10 +106,10 @@ async def test_a_key_is_dead_with_its_revocation_or_its_user(
         await auth.user(gone)
         revoked, other, orphan = [await auth.key(owner, Scope.READ) for owner in (user_id, user_id, gone)]
         for key in (revoked, other, orphan):
-            assert (await client.get("/api/v1/regions", headers=bearer(key))).status_code == 200
+            await answers(client, key, 200)
         await auth.say(UserApiKeyRevoked(user_id=user_id, key_id=revoked.id, name="ci"), user_id)
         await auth.user(gone, UserDeleted, version=2)
-        await asyncio.gather(refused(client, revoked), refused(client, orphan))
+        await asyncio.gather(answers(client, revoked, 401), answers(client, orphan, 401))
         assert (await client.get("/api/v1/regions", headers=bearer(other))).status_code == 200
 
 
@@ -150,7 +143,7 @@ async def test_a_replay_knows_the_same_users_and_keys(
         async def is_told() -> bool:
             return bool(await keys.count_documents({"_id": revoked.id, "secret_hash": None}))
 
-        await until(is_told)
+        await eventually(is_told)
     client = mongo.connect(settings)
     live, name = mongo.database(client, settings, "orchestrator"), f"{settings.database_name}_again"
     scratch = await scratch_database(client, settings, name)

@@ -153,7 +153,7 @@ class TestWithARunningOrchestrator:
         heard = await envs.client.subscribe("devpocket.cluster.eu-1.*")
         async with running_app(create_app(swift, keys=issuer, runtime=FakeRuntime())):
             await shell.add("--no-verify")
-            subjects = [(await heard.next_msg(10)).subject.rsplit(".", 1)[1] for _ in range(2)]
+            subjects = [(await heard.next_msg(30)).subject.rsplit(".", 1)[1] for _ in range(2)]
             assert subjects == ["registered", "health_changed"]
             data = a_wish(EnvironmentCreated).model_copy(update={"region": "eu"})
             spec = data.spec.model_copy(update={"image": "devpocket/python:latest"})

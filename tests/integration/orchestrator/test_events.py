@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 from libs.common import mongo
 from libs.common.clock import utc_now
@@ -27,9 +28,8 @@ from services.orchestrator.repository import COLLECTION
 from services.orchestrator.settings import OrchestratorSettings
 from tests.fakes.runtime import AbsentRuntime, FakeRuntime, SlowRuntime
 from tests.integration.orchestrator.conftest import Envs, a_wish, name_of
-from tests.support.app import running_app
+from tests.support.app import eventually, running_app
 from tests.support.tokens import TestIssuer
-from tests.unit.orchestrator.memory import eventually
 
 
 class TestStory:
@@ -83,7 +83,7 @@ class TestStory:
         runtime = SlowRuntime()
         async with running_app(create_app(settings, keys=issuer, runtime=runtime)):
             created = await envs.say(a_wish(EnvironmentCreated))
-            await asyncio.wait_for(runtime.entered.wait(), 10)
+            await asyncio.wait_for(runtime.entered.wait(), 30)
             await envs.say(a_wish(EnvironmentStopRequested, created.subject, generation=2))
             reports = await envs.reports(created.subject, "stopped")
         assert [name_of(report) for report in reports] == ["provisioning", "stopped"]
@@ -128,9 +128,13 @@ class TestBadInput:
                 await envs.jetstream.publish("devpocket.env.x.created", payload, stream=EVENTS_STREAM)
             created = await envs.say(a_wish(EnvironmentCreated))
             await envs.reports(created.subject, "running")
-            info = await envs.jetstream.stream_info(DEAD_LETTER_STREAM)
+
+            async def are_buried() -> bool:
+                return (await envs.jetstream.stream_info(DEAD_LETTER_STREAM)).state.messages == len(bad)
+
+            # Others are handled meanwhile.
+            await eventually(are_buried)
             dead = [await envs.jetstream.get_msg(DEAD_LETTER_STREAM, number) for number in range(1, len(bad) + 1)]
-        assert info.state.messages == len(bad)
         assert {message.subject for message in dead} == {"dlq.orchestrator.devpocket.env.x.created"}
 
     async def test_a_changed_status_is_nothing_to_us(
@@ -172,33 +176,36 @@ class TestReplicas:
         self, settings: OrchestratorSettings, issuer: TestIssuer, envs: Envs
     ) -> None:
         runtime = SlowRuntime()
+        lease = timedelta(seconds=2)
+        settings = settings.model_copy(update={"shutdown_grace_seconds": 0.1})
         client = mongo.connect(settings)
         workspaces = mongo.database(client, settings, "orchestrator")[COLLECTION]
         async with running_app(create_app(settings, keys=issuer, runtime=runtime)):
             created = await envs.say(a_wish(EnvironmentCreated))
-            await asyncio.wait_for(runtime.entered.wait(), 10)
+            await asyncio.wait_for(runtime.entered.wait(), 30)
             leased = await workspaces.find_one({"_id": created.subject})
         assert leased is not None
         # A killed replica gives nothing back: the document is as it was while it worked.
-        await workspaces.replace_one({"_id": created.subject}, {**leased, "pending_events": []})
+        until = utc_now() + lease
+        left = {**leased, "pending_events": [], "lease": {**leased["lease"], "until": until}}
+        await workspaces.replace_one({"_id": created.subject}, left)
         runtime.let_go.set()
         async with running_app(create_app(settings, keys=issuer, runtime=runtime)):
-            assert not runtime.runs(created.subject)
             reports = await envs.reports(created.subject, "running")
+            assert utc_now() >= until
         await mongo.close(client)
         assert [name_of(report) for report in reports] == ["provisioning", "running"]
-        assert utc_now() >= leased["lease"]["until"]
 
     async def test_a_stopping_replica_gives_its_work_back_at_once_and_stops_no_workspace(
         self, settings: OrchestratorSettings, issuer: TestIssuer, envs: Envs
     ) -> None:
         slow = SlowRuntime()
-        loop = asyncio.get_running_loop()
+        # Nobody would wait for the end of such a lease.
+        settings = settings.model_copy(update={"lease_seconds": 600.0, "shutdown_grace_seconds": 0.1})
         async with running_app(create_app(settings, keys=issuer, runtime=slow)):
             created = await envs.say(a_wish(EnvironmentCreated))
-            await asyncio.wait_for(slow.entered.wait(), 10)
-            stopping_at = loop.time()
-        assert loop.time() - stopping_at < 4
+            await asyncio.wait_for(slow.entered.wait(), 30)
+        assert slow.cancelled == 1
         slow.let_go.set()
         async with running_app(create_app(settings, keys=issuer, runtime=slow)):
             await envs.reports(created.subject, "running")
@@ -213,14 +220,14 @@ class TestUsage:
         heard = await envs.client.subscribe(USAGE_SUBJECTS)
         async with running_app(create_app(settings, keys=issuer, runtime=FakeRuntime())):
             created = await envs.say(a_wish(EnvironmentCreated))
-            samples = [UsageSample.model_validate_json((await heard.next_msg(10)).data) for _ in range(3)]
+            samples = [UsageSample.model_validate_json((await heard.next_msg(30)).data) for _ in range(3)]
         assert {sample.environment_id for sample in samples} == {created.subject}
         assert samples[0].cpu_millis == 12.5
 
 
 async def runtime_is(health: Health, state: str) -> None:
     """Until `/health/ready` says so; raises TimeoutError."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await health.checks())["runtime"] != state:  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(0.1)
 
@@ -249,8 +256,12 @@ class TestStart:
             await envs.reports(created.subject, "running")
         fresh = FakeRuntime()
         async with running_app(create_app(settings, keys=issuer, runtime=fresh)):
-            await eventually(lambda: fresh.runs(created.subject))
             reports = await envs.reports(created.subject, "lost")
+
+            async def runs_again() -> bool:
+                return fresh.runs(created.subject)
+
+            await eventually(runs_again)
         assert [name_of(report) for report in reports] == ["provisioning", "running", "lost"]
 
 
