@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--services", choices=sorted(_SERVICES), default="all")
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--scale", action="append", default=[])
-    parser.add_argument("--timeout", type=float, default=60.0)
+    parser.add_argument("--timeout", type=float, default=110.0)
     parser.add_argument("--in-background", action="store_true")
     given = parser.parse_args()
     options = StackOptions(

@@ -23,14 +23,14 @@ from libs.cli.stack.state import Stack, load_stack
 from tests.support.servers import free_port
 
 READY = re.compile(r"DevPocket is ready at (https?://\S+)$")
-_READY_TIMEOUT_S = 60.0
-_STOP_TIMEOUT_S = 15.0
+_READY_TIMEOUT_S = 110.0
+_STOP_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 
 _Result = TypeVar("_Result")
 
 
-def eventually(ask: Callable[[], _Result | None], timeout_seconds: float = 20.0) -> _Result:
+def eventually(ask: Callable[[], _Result | None], timeout_seconds: float = 60.0) -> _Result:
     """The first answer that is not None or False; fails after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
@@ -89,7 +89,7 @@ class RunningStack:
     def wait_ended(self, timeout_seconds: float = _STOP_TIMEOUT_S) -> int:
         """Its exit code; afterwards `lines` is complete."""
         code = self.process.wait(timeout_seconds)
-        while (line := self._new_lines.get(timeout=5)) is not None:
+        while (line := self._new_lines.get(timeout=30)) is not None:
             self.lines.append(line)
         return code
 
@@ -147,7 +147,7 @@ def running(data_dir: Path, *arguments: str, port: int | None = None) -> Iterato
 def devpocket(*arguments: str) -> subprocess.CompletedProcess[str]:
     """The real command."""
     argv = [sys.executable, "-m", "libs.cli.main", *arguments]
-    return subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=110, check=False)
 
 
 def statuses(data_dir: Path) -> dict[str, dict[str, Any]]:

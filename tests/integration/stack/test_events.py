@@ -40,7 +40,7 @@ def envelope(aggregate: str, subject: str, name: str) -> dict[str, Any]:
 async def told(stack: RunningStack) -> RunningStack:
     """The stack with a story in its stream."""
     client = await nats.connect(stack.stack.environment["NATS_URL"])
-    js = client.jetstream()
+    js = client.jetstream(timeout=30)
     await js.add_stream(StreamConfig(name=EVENTS_STREAM, subjects=[EVENTS_SUBJECTS]))
     for part in STORY:
         aggregate, subject, name = part
@@ -118,9 +118,9 @@ class TestTail:
             client = await nats.connect(told.stack.environment["NATS_URL"])
             for name in ("created", "stop_requested"):
                 event = json.dumps(envelope("env", "e7", name)).encode()
-                await client.jetstream().publish(f"devpocket.env.e7.{name}", event)
+                await client.jetstream(timeout=30).publish(f"devpocket.env.e7.{name}", event)
             await client.close()
-            output, _ = tail.communicate(timeout=30)
+            output, _ = tail.communicate(timeout=110)
         finally:
             tail.kill()
         assert [json.loads(line)["id"] for line in output.splitlines()] == ["env-e7-created", "env-e7-stop_requested"]

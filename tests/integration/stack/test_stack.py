@@ -48,7 +48,7 @@ class TestReady:
         second = RunningStack(stack.data_dir)
         assert second.wait_ended() == 1
         assert f"a stack already runs at {stack.url}" in second.lines[-1]
-        assert httpx.get(f"{stack.url}/health/ready").status_code == 200
+        assert httpx.get(f"{stack.url}/health/ready", timeout=30).status_code == 200
 
 
 class TestSecrets:
@@ -79,8 +79,8 @@ class TestSecrets:
     async def test_nats_refuses_strangers(self, stack: RunningStack) -> None:
         port = statuses(stack.data_dir)["nats"]["port"]
         with pytest.raises((NatsError, OSError)):
-            await nats.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, connect_timeout=2)
-        known = await nats.connect(stack.stack.environment["NATS_URL"], allow_reconnect=False)
+            await nats.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False, connect_timeout=30)
+        known = await nats.connect(stack.stack.environment["NATS_URL"], allow_reconnect=False, connect_timeout=30)
         await known.close()
 
     def test_redis_refuses_strangers(self, stack: RunningStack) -> None:
@@ -105,7 +105,7 @@ class TestRestart:
         assert identity is not None
         os.kill(identity.pid, signal.SIGKILL)
         eventually(lambda: self._is_back(stack, name, identity.pid))
-        assert httpx.get(f"{stack.url}/health/ready").status_code == 200
+        assert httpx.get(f"{stack.url}/health/ready", timeout=30).status_code == 200
 
     def test_a_killed_database_has_lost_nothing_it_acknowledged(self, stack: RunningStack) -> None:
         url = stack.stack.environment["MONGODB_URL"]

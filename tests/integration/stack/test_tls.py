@@ -26,9 +26,9 @@ def test_a_stack_with_tls_is_ready_at_https_and_its_clients_know_it(tmp_path: Pa
         assert read_certificate(own, key).fingerprint in shown
         context = client_context(url, stack.data_dir, None)
         assert context is not None
-        with httpx.Client(http2=True, verify=context) as client:
+        with httpx.Client(http2=True, verify=context, timeout=30) as client:
             assert client.get(f"{url}/api/v1/auth/me").json()["headers"]["x-forwarded-proto"] == "https"
-        plain = httpx.get(f"http://127.0.0.1:{stack.port}/docs")
+        plain = httpx.get(f"http://127.0.0.1:{stack.port}/docs", timeout=30)
         assert (plain.status_code, plain.headers["location"]) == (308, f"{url}/docs")
         assert re.search(rf"^{url} ", devpocket("status", "--data-dir", str(stack.data_dir)).stdout)
         # Somebody else's data folder, and nothing says whom to trust.
