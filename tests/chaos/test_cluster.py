@@ -49,7 +49,7 @@ def spec(environment_id: str, user_id: str) -> WorkspaceSpec:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             if await condition():
                 return

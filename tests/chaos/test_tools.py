@@ -83,7 +83,7 @@ def sandbox(workspace: Path) -> Iterator[None]:
 
 def appears(sandboxes: Sandboxes, namespaces: int) -> bool:
     """Whether the environment `e1` gets that many sandboxes within some seconds."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while len(sandboxes.living().get("e1", {})) != namespaces:
         if time.monotonic() > deadline:
             return False

@@ -25,7 +25,7 @@ from tests.support.servers import LocalServer, Servers, nats_server
 from tests.unit.history.makers import bad_night, raw, stored, wish
 
 _DEVPOCKET = str(Path(sys.executable).with_name("devpocket"))
-_TIMEOUT_S = 60.0
+_TIMEOUT_S = 110.0
 _PIPE = asyncio.subprocess.PIPE
 GARBAGE = [
     raw(b"\xff not json", 7),
@@ -63,7 +63,7 @@ class Desk:
     def __init__(self, url: str, client: NatsClient) -> None:
         self.url = url
         self.client = client
-        self.js: JetStreamContext = client.jetstream(timeout=10)
+        self.js: JetStreamContext = client.jetstream(timeout=30)
 
     async def run(self, *arguments: str, stdin: bytes = b"") -> Outcome:
         """`devpocket events ARGUMENTS`, in a thread of ours: a process takes a second to load what is loaded here.

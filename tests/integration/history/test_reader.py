@@ -22,7 +22,7 @@ from tests.integration.history.conftest import STORY, Desk
 from tests.support.servers import LocalServer
 from tests.unit.history.makers import raw
 
-_MANY = 20_000
+_MANY = 10_000
 _WAIT_S = 30.0
 
 
@@ -96,7 +96,7 @@ class TestRead:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert count == _MANY
-        # All of them together would be above 40 MB.
+        # All of them together would be above 20 MB.
         assert peak < 8 << 20
         assert progress[-1] == (_MANY, _MANY)
 
@@ -109,8 +109,8 @@ class TestRead:
             await sequences(laptop)
 
     async def test_a_server_that_goes_away_is_one_error(self, laptop: Desk, own_server: LocalServer) -> None:
-        client = await nats.connect(laptop.url, allow_reconnect=False, error_cb=_ignore)
-        js = client.jetstream(timeout=2)
+        client = await nats.connect(laptop.url, allow_reconnect=False, connect_timeout=30, error_cb=_ignore)
+        js = client.jetstream(timeout=_WAIT_S)
         await ensure_streams(js, CommonSettings(_env_file=None))
         desk = Desk(laptop.url, client)
         await fill(desk, 2_000)
@@ -181,7 +181,7 @@ class TestFollow:
         seen: asyncio.Queue[Recorded] = asyncio.Queue()
 
         async def follow() -> None:
-            reader = StreamReader(client.jetstream(timeout=2))
+            reader = StreamReader(client.jetstream(timeout=10))
             async for item in reader.follow(ALL_EVENTS, notice=notices.append, since=STORY[0].stored_at):
                 seen.put_nowait(item)
 

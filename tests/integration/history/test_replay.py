@@ -64,7 +64,7 @@ async def archive_of(settings: CommonSettings, story: Path) -> AsyncIterator[Arc
     connection = await nats.connect(settings.nats_url.get_secret_value())
     client = mongo.connect(settings)
     try:
-        js = connection.jetstream()
+        js = connection.jetstream(timeout=30)
         await ensure_streams(js, settings)
         with story.open("rb") as file:
             await Importer(js).bring_in(file)

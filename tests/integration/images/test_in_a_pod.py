@@ -67,5 +67,6 @@ async def test_it_works_on_a_read_only_root_as_an_ordinary_user_and_ends_at_once
     start = time.monotonic()
     cluster.api.delete(PODS, "default", "p", {"gracePeriodSeconds": 20})
     await worker.current.ended.wait()
-    assert time.monotonic() - start < 5
+    # Its grace is 20 s.
+    assert time.monotonic() - start < 15
     assert worker.current.exit_code == 0
