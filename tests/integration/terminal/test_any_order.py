@@ -13,7 +13,7 @@ from tests.integration.terminal.test_read_model import environments as environme
 from tests.support.histories import Life, Plan, plans
 
 # The fixture is one store for all examples; each has an environment of its own in it.
-_ON_ONE_STORE = [HealthCheck.function_scoped_fixture]
+_ON_ONE_STORE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=_ON_ONE_STORE)

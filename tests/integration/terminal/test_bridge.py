@@ -440,12 +440,16 @@ class TestTrouble:
         assert set(codes[:-1]) == {1001}
 
     async def test_an_owner_that_dies(
-        self, backend: Servers, near: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, backend: Servers, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("TERMINAL_BRIDGE_SILENT_SECONDS", "0.6")
+        # It does not wait for us when we are held up.
+        monkeypatch.setenv("TERMINAL_BRIDGE_SILENT_SECONDS", "2")
         user_id = new_id()
-        environment_id = await near.environment(user_id)
-        async with replica(backend, near, user_id, tmp_path) as (owner, token, process):
+        environment_id = await service.environment(user_id)
+        async with (
+            replica(backend, service, user_id, tmp_path) as (owner, token, process),
+            running_service(backend, terminal_bridge_silent_seconds=2) as near,
+        ):
             async with owner.shell(environment_id, token) as shell:
                 session_id = shell.session_id
             async with near.shell(environment_id, near.issuer.token(user_id), session=session_id) as far:

@@ -19,6 +19,7 @@ from libs.common.ids import new_id
 from libs.common.messaging.streams import EVENTS_STREAM
 from services.terminal.repository import OWNER_DEAD_AFTER_SECONDS
 from services.terminal.service import sessions
+from services.terminal.sessions.attachment import Attachment
 from tests.integration.terminal.harness import TIMEOUT_S, Service, running_service
 from tests.support.app import eventually
 from tests.support.servers import Servers
@@ -187,8 +188,10 @@ class TestTimeouts:
                 url = service.url(f"terminal/{environment_id}", token=token, session=left.session_id)
                 assert (await service.refusal(url)).status_code == 404
 
-    async def test_a_client_that_takes_nothing_is_given_up_and_its_shell_stays(self, backend: Servers) -> None:
-        async with running_service(backend, terminal_stalled_seconds=1.0) as service:
+    async def test_a_client_that_takes_nothing_is_given_up_and_its_shell_stays(
+        self, backend: Servers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async with running_service(backend, terminal_stalled_seconds=0.2) as service:
             user_id = new_id()
             environment_id = await service.environment(user_id)
             token = service.issuer.token(user_id)
@@ -200,6 +203,8 @@ class TestTimeouts:
                     return len(connections) == 0
 
                 await eventually(is_gone)
+            # From here on nobody is too slow, however slow this machine is.
+            monkeypatch.setattr(Attachment, "stalled_for", lambda _: 0.0)
             async with service.shell(environment_id, token, session=shell.session_id, offset=0) as again:
                 await again.type("\x03")
                 await again.run("echo =$((6*7))=", "=42=")

