@@ -204,7 +204,7 @@ class TestLive:
             assert await events.ended()
 
     async def test_ends_with_the_token(self, world: World, url: str) -> None:
-        async with watching(url, world.issuer.headers(life_s=2)) as events:
+        async with watching(url, world.issuer.headers(life_s=3)) as events:
             assert await events.ended()
 
     async def test_ends_with_the_service(self, world: World, url: str) -> None:
