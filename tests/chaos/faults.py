@@ -21,6 +21,8 @@ KILL, TERMINATE, PAUSE = signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP
 _SHORT_PAUSES_S = (1.0, 8.0)
 # Beyond the time after which NATS gives an unacknowledged message to somebody else (30 s).
 _LONG_PAUSES_S = (32.0, 36.0)
+# So often what finds nothing to befall looks again.
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +135,12 @@ class Saboteur:
 
     async def _befall(self, act: Act) -> None:
         try:
-            await act.do(act, partial(self._begun, act))
-        except MissedError:
+            for _ in range(_TRIES):
+                with contextlib.suppress(MissedError):
+                    await act.do(act, partial(self._begun, act))
+                    return
+                # On a busy machine there may be no pod yet.
+                await asyncio.sleep(self._every_s)
             self.done["missed"] += 1
         except Exception as error:
             self._note(f"{act} went wrong: {error!r}")
