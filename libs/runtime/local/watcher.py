@@ -43,8 +43,10 @@ class Watcher:
                 self._note(observed)
             self.has_begun = True
             while True:
+                # Not `wait_for`: in Python 3.11 it drops a cancellation that comes together with a poke.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), _SCAN_SECONDS)
+                    async with asyncio.timeout(_SCAN_SECONDS):
+                        await self._wake.wait()
                 self._wake.clear()
                 hurt, self._ended = self._ended, set()
                 seen = await self._look(hurt or None)
