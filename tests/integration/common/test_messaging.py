@@ -21,7 +21,7 @@ from libs.common.contracts.events import Event
 from libs.common.contracts.users import UserLocked
 from libs.common.errors import PermanentError, TemporaryError
 from libs.common.ids import new_id
-from libs.common.messaging.broker import GRACE_S, Bus
+from libs.common.messaging.broker import ACK_WAIT_S, GRACE_S, Bus
 from libs.common.messaging.intake import MAX_AT_WORK
 from libs.common.messaging.outbox import PENDING, OutboxRelay, StreamPublisher, pending
 from libs.common.messaging.streams import DEAD_LETTER_STREAM, EVENTS_STREAM
@@ -252,7 +252,7 @@ class TestEnd:
     async def test_what_a_replica_has_not_begun_or_not_finished_goes_to_another_one_at_once(
         self, settings: CommonSettings
     ) -> None:
-        """It has taken as much as it may, and more has been delivered to it; the ack wait is 30 s."""
+        """It has taken as much as it may, and more has been delivered to it; the ack wait would be longer."""
         events = [an_event() for _ in range(3 * MAX_AT_WORK)]
         begun: set[str] = set()
         handled: set[str] = set()
@@ -277,4 +277,4 @@ class TestEnd:
             return handled == {event.id for event in events}
 
         async with running_bus(settings, handler=handle):
-            await eventually(all_are)
+            await eventually(all_are, ACK_WAIT_S / 2)
