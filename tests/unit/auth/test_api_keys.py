@@ -14,6 +14,7 @@ from libs.common.contracts.identity import Plan, Scope
 from libs.common.contracts.users import UserApiKeyCreated, UserApiKeyRevoked, UserSessionsRevoked
 from libs.common.errors import UnauthenticatedError
 from libs.common.ids import new_id
+from libs.common.security import api_keys
 from libs.common.security.api_keys import ApiKey, ApiKeyVerifier, KnownKey, key_session_id
 from libs.common.security.principal import NEVER
 from services.auth.domain.api_keys import MAX_KEYS, StoredKey, WantedKey
@@ -136,7 +137,8 @@ def known(key: ApiKey) -> KnownKey:
 
 
 class TestChecking:
-    async def test_a_good_one_tells_who_it_is(self) -> None:
+    async def test_a_good_one_tells_who_it_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api_keys, "_FRESH_FOR_S", 60.0)
         key = ApiKey.new()
         directory = OneKey(known(key))
         verifier = ApiKeyVerifier(directory)
@@ -180,7 +182,9 @@ class TestChecking:
             await ApiKeyVerifier(directory).verify(str(old))
         assert directory.asked == 1
 
-    async def test_a_brand_new_one_is_waited_for(self) -> None:
+    async def test_a_brand_new_one_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("_NEWS_WITHIN_S", "_GRACE_S"):
+            monkeypatch.setattr(api_keys, name, 60.0)
         key = ApiKey.new()
 
         class Late(OneKey):
