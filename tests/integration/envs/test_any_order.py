@@ -39,7 +39,9 @@ from tests.unit.envs.makers import NOW, an_environment
 from tests.unit.envs.stories import Story, apply, cluster_histories, newest_regions, seen_by_users, stories
 
 # The fixture is one database for all examples; each has a user and an environment of its own in it.
-_FEW = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_FEW = settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 
 
 @pytest.fixture
