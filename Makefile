@@ -26,11 +26,11 @@ down: ## Stop the stack (--data-dir)
 demo: bootstrap ## Run the main job as a script: register, create, type, stop, start, delete
 	@exec $(BIN)/devpocket demo $(ARGS)
 
-# A third of the time a test waits for others, so three at a time keep two cores busy. ARGS="-n 6" suits a larger machine.
+# Half of the time a test waits for others, so four at a time keep two cores busy. ARGS="-n 8" suits a larger machine.
 # Where PYTHONDONTWRITEBYTECODE is set, each of the hundreds of processes that tests start would compile the same files again.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: bootstrap-tests lint ## Run everything: lint, types, architecture, unit, integration, e2e
-	@exec $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@exec $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: bootstrap ## Check style, types, import rules and contracts
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync $(CHECKS)
