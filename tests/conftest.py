@@ -44,6 +44,16 @@ for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, lambda _number, _frame: None)
 
+_configure_logs = structlog.configure
+
+
+def _configure_logs_anew(*arguments: Any, **options: Any) -> None:
+    """A logger that keeps the setup of its first use, as it does in a service, would keep that of some earlier test."""
+    _configure_logs(*arguments, **options | {"cache_logger_on_first_use": False})
+
+
+structlog.configure = _configure_logs_anew
+
 # Where no service has set logs up, rich would take a third of a second to draw each traceback.
 *_others, _ = structlog.get_config()["processors"]
 structlog.configure([*_others, structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])

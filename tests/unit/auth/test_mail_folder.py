@@ -17,7 +17,6 @@ from structlog.testing import LogCapture
 
 from libs.common.settings import Stage
 from services.auth.mail import configured_mailer
-from services.auth.mail import folder as driver
 from services.auth.mail.folder import FolderMailer
 from services.auth.mail.texts import verification_mail
 from services.auth.ports import Mail, MailRefusedError, MailUnavailableError
@@ -43,12 +42,11 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 def logs() -> Iterator[list[Any]]:
-    """What is logged from INFO on, whatever other tests have set up: a logger keeps the setup of its first use."""
+    """What is logged from INFO on."""
     before = structlog.get_config()
     capture = LogCapture()
     wrapper = structlog.make_filtering_bound_logger(logging.INFO)
     structlog.configure(processors=[capture], wrapper_class=wrapper, cache_logger_on_first_use=False)
-    vars(driver.log).pop("bind", None)
     yield capture.entries
     structlog.configure(**before)
 

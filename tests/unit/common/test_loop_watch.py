@@ -6,18 +6,13 @@ import asyncio
 import time
 from contextlib import suppress
 
-import pytest
-import structlog
 from structlog.testing import capture_logs
 
-from libs.common import loop_watch
 from libs.common.loop_watch import LoopWatch
 from tests.support.app import eventually
 
 
-async def test_a_loop_that_was_held_up_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    # One that a service of an earlier test has written with keeps that service's processors.
-    monkeypatch.setattr(loop_watch, "log", structlog.get_logger())
+async def test_a_loop_that_was_held_up_is_told_once() -> None:
     watch = LoopWatch()
     with capture_logs() as lines:
         task = asyncio.create_task(watch.run())
