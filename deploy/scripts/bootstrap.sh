@@ -124,7 +124,7 @@ create_venv() {
 }
 
 pip_install() {
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input "$@"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile "$@"
 }
 
 install_python_packages() {
@@ -139,6 +139,8 @@ install_python_packages() {
         fi
     fi
     pip_install --no-deps --editable .
+    # pip would do it by one core only. Some files are not meant to be compiled; they do no harm.
+    .venv/bin/python -m compileall -qq -j 0 .venv/lib || true
 }
 
 ensure_venv() {
