@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 import os
@@ -15,6 +16,7 @@ import hypothesis
 import nats
 import pytest
 import structlog
+from httpx._transports import default as httpx_transports
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
@@ -37,6 +39,9 @@ hypothesis.settings.load_profile("devpocket")
 # object for all who do not say how long they wait.
 _patience = inspect.signature(httpx.Client).parameters["timeout"].default
 _patience.connect = _patience.read = _patience.write = _patience.pool = 60.0
+
+# Each client would read the certificates of all authorities anew, 20 ms of work; whom a test trusts besides, it passes.
+httpx_transports.create_ssl_context = functools.cache(httpx_transports.create_ssl_context)  # type: ignore[attr-defined]
 
 # A run in the background of a script, or below nohup, is born deaf to these, and so would all that it starts be: shells
 # that no Ctrl-C interrupts, stacks that do not hear a hangup. A handler stays with us; what we start is not born deaf.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import time
 from collections import deque
@@ -59,12 +60,11 @@ class LoopWatch:
             self._told_at = now
 
 
+@functools.cache  # tests run many services in one process, and what is frozen never goes
 def keep_what_is_loaded() -> None:
-    """Tell the garbage collector to leave alone what lives as long as the process.
+    """Tell the garbage collector to leave alone what lives as long as the process. Works once.
 
     Looking through all modules of a service takes it a tenth of a second, again and again while a terminal is used.
     """
-    # Once: tests run many services in one process, and what is frozen never goes.
-    if not gc.get_freeze_count():
-        gc.collect()
-        gc.freeze()
+    gc.collect()
+    gc.freeze()
