@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from libs.cli.logs import log_to_stderr
 from libs.cli.options import DATA_DIR, DataDir, Json, fail
 from libs.cli.plugins import join_stack
 
@@ -58,6 +59,7 @@ def _each(
         fail(f"--service {service}: write one of {', '.join(sorted(entries))}", code=2)
     names = [service] if service is not None else sorted(entries)
     join_stack(data_dir)
+    log_to_stderr()
     return asyncio.run(_on_databases({name: entries[name].load() for name in names}, work))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from libs.cli.events.output import progress_bar
+from libs.cli.logs import log_to_stderr
 from libs.cli.options import fail
 from libs.cli.plugins import join_stack
 
@@ -37,6 +38,8 @@ def run(
     url = os.environ.get("NATS_URL")
     if not url:
         fail(f"no stack runs in {data_dir}; start one with `devpocket up`, or set NATS_URL")
+
+    log_to_stderr()
 
     async def connected_work() -> _Result:
         async with _connected(url, reconnect=reconnect) as js:
