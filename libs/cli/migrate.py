@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from importlib.metadata import entry_points
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from libs.cli.logs import log_to_stderr
 from libs.cli.options import DATA_DIR, DataDir, Json, fail
 from libs.cli.plugins import join_stack
 
@@ -54,12 +54,15 @@ def _each(
     service: str | None, data_dir: Any, work: Callable[[Migrations], Coroutine[Any, Any, list[Status]]]
 ) -> tuple[dict[str, list[Status]], list[str]]:
     """Of each service, and why this version must not work on some of them, which are left alone."""
+    from libs.common.telemetry.logs import configure_logging
+
     entries = {entry.name: entry for entry in entry_points(group=GROUP)}
     if service is not None and service not in entries:
         fail(f"--service {service}: write one of {', '.join(sorted(entries))}", code=2)
     names = [service] if service is not None else sorted(entries)
     join_stack(data_dir)
-    log_to_stderr()
+    # Not among what the command prints, which may be for another program to read.
+    configure_logging("devpocket", sys.stderr)
     return asyncio.run(_on_databases({name: entries[name].load() for name in names}, work))
 
 

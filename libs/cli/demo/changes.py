@@ -52,18 +52,19 @@ class Changes:
             except httpx.TransportError:
                 pass
             # The stream ends when a service does; what was said meanwhile shows in the environment.
-            if self._listens_again():
-                yield self._look(environment)
+            if found := self._listen_again(environment):
+                yield found
 
-    def _listens_again(self) -> bool:
+    def _listen_again(self, environment: str) -> tuple[str, str | None] | None:
         time.sleep(_PAUSE_S)
         try:
             self._lines = self._listen()
+            return self._look(environment)
         except (httpx.TransportError, RefusedError) as error:
             if isinstance(error, RefusedError) and not is_over_for_a_moment(error):
                 raise
-            return False
-        return True
+            self._lines = iter(())
+            return None
 
     def _listen(self) -> Iterator[str]:
         self._response.close()

@@ -15,11 +15,11 @@ from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
 import httpx
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from libs.cli.demo.changes import Changes
-from libs.cli.demo.shell import OUTPUT_TIMEOUT_S, DemoError, RefusedError, Shell, is_over_for_a_moment
+from libs.cli.demo.shell import OUTPUT_TIMEOUT_S, DemoError, RefusedError, Shell, again_until
 
 _CALL_TIMEOUT_S = 15.0
 _METRICS_TIMEOUT_S = 30.0
@@ -155,12 +155,7 @@ class Demo:
     def _follow_logs(self) -> None:
         with self._step("follow the logs") as step:
             deadline = time.monotonic() + OUTPUT_TIMEOUT_S
-            while not step.detail:
-                try:
-                    step.detail = self._find_greeting(deadline)
-                except (ConnectionClosed, RefusedError) as error:
-                    if not is_over_for_a_moment(error) or time.monotonic() > deadline:
-                        raise
+            step.detail = again_until(deadline)(self._find_greeting, deadline)
 
     def _find_greeting(self, deadline: float) -> str:
         with self._socket("logs", "follow=true&tail=100") as socket:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
@@ -35,7 +36,7 @@ class RefusedError(DemoError):
         self.status = status
 
 
-def is_over_for_a_moment(error: Exception) -> bool:
+def is_over_for_a_moment(error: BaseException) -> bool:
     """Whether to connect again: not when the server has said that it is over, or why it must not be."""
     match error:
         case ConnectionClosed(rcvd=frame):
@@ -45,6 +46,16 @@ def is_over_for_a_moment(error: Exception) -> bool:
         case RefusedError(status=status):
             return status in _FOR_A_MOMENT
     return isinstance(error, OSError)
+
+
+def again_until(deadline: float) -> Retrying:
+    """Calls what it is given again, while that fails for a moment. Raises its last error."""
+    return Retrying(
+        retry=retry_if_exception(is_over_for_a_moment),
+        wait=wait_exponential(_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S),
+        stop=stop_after_delay(max(deadline - time.monotonic(), 0)),
+        reraise=True,
+    )
 
 
 class Shell:
@@ -125,20 +136,17 @@ class Shell:
 
     def _come_back(self, error: Exception, deadline: float) -> None:
         """To the same shell. Raises DemoError when that does not work until then."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            if not is_over_for_a_moment(error) or time.monotonic() > deadline:
-                raise DemoError(f"the connection is lost: {error}") from error
-            time.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-            try:
-                self._connect()
-                for frame in list(self._unacknowledged):
-                    self._socket.send(json.dumps(frame))
-            except (ConnectionClosed, InvalidStatus, RefusedError, OSError) as again:
-                error = again
-            else:
-                return
+        try:
+            if not is_over_for_a_moment(error):
+                raise error
+            again_until(deadline)(self._resume)
+        except (ConnectionClosed, InvalidStatus, RefusedError, OSError) as last:
+            raise DemoError(f"the connection is lost: {last}") from last
+
+    def _resume(self) -> None:
+        self._connect()
+        for frame in list(self._unacknowledged):
+            self._socket.send(json.dumps(frame))
 
     def _connect(self) -> None:
         resumed = f"session={self.session_id}&offset={self._offset}&" if self.session_id else ""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, cast
 
 from libs.cli.events.output import progress_bar
-from libs.cli.logs import log_to_stderr
 from libs.cli.options import fail
 from libs.cli.plugins import join_stack
 
@@ -33,13 +32,15 @@ def run(
 ) -> _Result:
     """Do `work` with a connection to the stack's NATS; what goes wrong on purpose ends with a sentence."""
     from libs.common.errors import DevPocketError
+    from libs.common.telemetry.logs import configure_logging
 
     join_stack(data_dir)
     url = os.environ.get("NATS_URL")
     if not url:
         fail(f"no stack runs in {data_dir}; start one with `devpocket up`, or set NATS_URL")
 
-    log_to_stderr()
+    # Not among what the command prints, which may be for another program to read.
+    configure_logging("devpocket", sys.stderr)
 
     async def connected_work() -> _Result:
         async with _connected(url, reconnect=reconnect) as js:

@@ -15,8 +15,6 @@ import structlog
 from opentelemetry import trace
 from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
-from libs.common.settings import CommonSettings
-
 _SECRET_WORDS = ("password", "secret", "token", "authorization", "ticket", "api_key")
 _NOISY_LOGGERS = ("uvicorn.access", "httpx", "httpcore", "pymongo", "nats")
 ENVIRONMENT_ID = "devpocket.environment.id"
@@ -40,8 +38,8 @@ def about_environment(environment_id: str) -> None:
     trace.get_current_span().set_attribute(ENVIRONMENT_ID, environment_id)
 
 
-def configure_logging(service: str, settings: CommonSettings, stream: TextIO) -> None:
-    """Log lines of this process go to `stream`, in the format of the settings."""
+def configure_logging(service: str, stream: TextIO, *, log_format: str = "console", log_level: str = "INFO") -> None:
+    """Log lines of this process go to `stream`. `log_format`: json or console."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -52,7 +50,7 @@ def configure_logging(service: str, settings: CommonSettings, stream: TextIO) ->
         _Constant("service", service),
     ]
     renderer: structlog.typing.Processor
-    if settings.log_format == "json":
+    if log_format == "json":
         shared.append(structlog.processors.format_exc_info)
         renderer = structlog.processors.JSONRenderer()
     else:
@@ -62,7 +60,7 @@ def configure_logging(service: str, settings: CommonSettings, stream: TextIO) ->
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.log_level)),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(log_level)),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(stream)
@@ -74,7 +72,7 @@ def configure_logging(service: str, settings: CommonSettings, stream: TextIO) ->
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(settings.log_level)
+    root.setLevel(log_level)
     for name in ("uvicorn", "uvicorn.error"):
         logging.getLogger(name).handlers = []
         logging.getLogger(name).propagate = True

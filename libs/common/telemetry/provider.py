@@ -35,7 +35,7 @@ def configure_telemetry(
 
     `export`: send spans to the collector that the settings name, if they do. The first call of a process decides.
     """
-    configure_logging(service, settings, stream or sys.stderr)
+    configure_logging(service, stream or sys.stderr, log_format=settings.log_format, log_level=settings.log_level)
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return
     # Baggage is left out: what a client puts there would travel into events and databases.
